@@ -1,0 +1,5 @@
+"""`python -m realmfs` is the command `realmfs`."""
+
+from realmfs.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""What is on this disk: objects, directories, container files, the modify log."""

@@ -1,0 +1,1 @@
+"""The command `realmfs`: one sub-command per file."""

@@ -1,0 +1,1 @@
+"""The machine around us: networks, sleep, power."""

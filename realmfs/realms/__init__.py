@@ -1,0 +1,1 @@
+"""From a realm's name to a working group of servers."""

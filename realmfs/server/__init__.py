@@ -1,0 +1,1 @@
+"""The embedded realm: file service, authentication service and store of one server."""

@@ -1,0 +1,1 @@
+"""The language spoken over the transport: value types, calls, directory pages, access lists, log records. Pure."""
