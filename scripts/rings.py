@@ -1,4 +1,4 @@
-"""Run the tests ring by ring from the ground up, stop at the lowest broken ring, and print what each ring cost."""
+"""Run the tests ring by ring from the ground up; stop at the lowest broken ring; tell what each cost."""
 
 import subprocess
 import sys

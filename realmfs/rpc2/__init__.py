@@ -1,1 +1,1 @@
-"""The transport: packets, marshalling, the secure layer, calls and bulk transfer (protocol: RPC2, RPC2SEC, SFTP)."""
+"""The transport: packets, marshalling, the secure layer, calls and bulk transfer."""

@@ -1,1 +1,1 @@
-"""The language spoken over the transport: value types, calls, directory pages, access lists, log records. Pure."""
+"""The language spoken over the transport: values, calls, directory pages, access lists, log records."""
