@@ -1,12 +1,15 @@
 """The face of the cache manager: what the kernel's side and the control socket ask of it.
 
-`FileSystem` is implemented by `Venus`, and in the tests of the upper rings by a small object in memory. Shared rules:
+`FileSystem` is implemented by `Venus`, and in the tests of the upper rings by a small object in memory.
+Shared rules:
 
 * Errors are `CodaError` only; its `errno` goes to the caller. A call that raised has not been applied.
-* Every call ends within `patience`; the work behind it may run on detached. Only a call whose data advances may go on longer.
+* Every call ends within `patience`; the work behind it may run on detached. Only a call whose data advances
+  may go on longer.
 * Names, symlink texts and attribute names are bytes as the kernel gives them. Inode 1 is `/coda` itself.
-* Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup of its inode, and so does
-  each `remember(ino)` for a directory entry that was handed to the kernel. `forget(ino, n)` takes n back. Whoever asks must give back.
+* Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup of
+  its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel.
+  `forget(ino, n)` takes n back. Whoever asks must give back.
 """
 
 from collections.abc import Sequence
@@ -27,10 +30,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Attr:
-    """An object's attributes as the kernel wants them; `ino` 0 in an answer to `lookup` is "no such name, and you may remember that".
+    """An object's attributes as the kernel wants them.
 
-    `mode` holds type and permission bits; `size` is in bytes, `blocks` in 512 bytes; times are nanoseconds since 1970; the two
-    time-outs are seconds for which the kernel may trust the name and the attributes without asking again.
+    `ino` 0 in an answer to `lookup` means "no such name, and you may remember that". `mode` holds type and
+    permission bits; `size` is in bytes, `blocks` in 512 bytes; times are nanoseconds since 1970; the two time-outs
+    are seconds for which the kernel may trust the name and the attributes without asking again.
     """
 
     ino: int
@@ -47,7 +51,7 @@ class Attr:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file: a handle never used before in this process, and whether the kernel's pages of the last open are still right."""
+    """An open file: a handle never used before in this process, and whether the kernel's old pages still hold."""
 
     handle: int
     keep_cache: bool
@@ -57,7 +61,8 @@ class Opened:
 class Entry:
     """A directory entry: `attr` is None where the status is not known here (nobody waits for it).
 
-    `position` resumes the listing after this entry; it is positive, and names neither shift nor repeat when others come or go.
+    `position` resumes the listing after this entry; it is positive, and names neither shift nor repeat when
+    others come or go.
     """
 
     name: bytes
@@ -88,7 +93,7 @@ class Space:
 
 
 class KernelNotifier(Protocol):
-    """Tells the kernel what it must forget. Both calls only queue, and may be made from anywhere on the trio thread."""
+    """Tells the kernel what it must forget. Both calls only queue: make them anywhere on the trio thread."""
 
     def invalidate_inode(self, ino: int, attr_only: bool) -> None:
         """Attributes of `ino` changed; unless `attr_only` its pages as well."""
@@ -98,7 +103,7 @@ class KernelNotifier(Protocol):
 
 
 class FileSystem(Protocol):
-    """The calls, in the order of the kernel's. `flags` are those of open(2); a handle is what open, create or opendir returned."""
+    """The calls. `flags` are those of open(2); a handle is what open, create or opendir returned."""
 
     async def lookup(self, caller: Caller, parent: int, name: bytes) -> Attr: ...
     def remember(self, ino: int) -> None: ...
@@ -111,7 +116,7 @@ class FileSystem(Protocol):
     async def readlink(self, caller: Caller, ino: int) -> bytes: ...
     async def opendir(self, caller: Caller, ino: int) -> int: ...
     async def readdir(self, handle: int, position: int) -> Sequence[Entry]:
-        """Entries after `position` (0: from the start), without `.` and `..`; never waits for anybody's status; empty at the end."""
+        """Entries after `position` (0: from the start) but `.` and `..`; waits for no status; empty at the end."""
         ...
 
     async def releasedir(self, handle: int) -> None: ...
