@@ -7,8 +7,8 @@ Shared rules:
 * Every call ends within `patience`; the work behind it may run on detached. Only a call whose data advances
   may go on longer.
 * Names, symlink texts and attribute names are bytes as the kernel gives them. Inode 1 is `/coda` itself.
-* Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup of
-  its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel.
+* Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup
+  of its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel.
   `forget(ino, n)` takes n back. Whoever asks must give back.
 """
 
@@ -33,8 +33,8 @@ class Attr:
     """An object's attributes as the kernel wants them.
 
     `ino` 0 in an answer to `lookup` means "no such name, and you may remember that". `mode` holds type and
-    permission bits; `size` is in bytes, `blocks` in 512 bytes; times are nanoseconds since 1970; the two time-outs
-    are seconds for which the kernel may trust the name and the attributes without asking again.
+    permission bits; `size` is in bytes, `blocks` in 512 bytes; times are nanoseconds since 1970; the two
+    time-outs are seconds for which the kernel may trust the name and the attributes without asking again.
     """
 
     ino: int
@@ -51,7 +51,7 @@ class Attr:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file: a handle never used before in this process, and whether the kernel's old pages still hold."""
+    """An open file: a handle never used before here, and whether the kernel's old pages still hold."""
 
     handle: int
     keep_cache: bool
@@ -116,7 +116,7 @@ class FileSystem(Protocol):
     async def readlink(self, caller: Caller, ino: int) -> bytes: ...
     async def opendir(self, caller: Caller, ino: int) -> int: ...
     async def readdir(self, handle: int, position: int) -> Sequence[Entry]:
-        """Entries after `position` (0: from the start) but `.` and `..`; waits for no status; empty at the end."""
+        """Entries after `position` (0: the start), no `.` and `..`; waits for no status; empty at the end."""
         ...
 
     async def releasedir(self, handle: int) -> None: ...
