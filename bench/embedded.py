@@ -3,14 +3,13 @@
 import json
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.ournode import MOUNT_PATIENCE, private_environment, realmfs
 from bench.process import Program, StepError, run
-from bench.rigside import private_environment
-from bench.subject import MOUNT_PATIENCE, Subject, unmount, wait_for_mount
+from bench.subject import Subject, unmount, wait_for_mount
 
 REALM = "bench.test"
 ADDRESS = "127.0.0.1"
@@ -41,13 +40,8 @@ class EmbeddedRealm(Subject):
         (self._room / "realms").write_text(f"{REALM} {ADDRESS}:{self._port}\n")
         argv = ["serve", "--realm", REALM, "--data", os.fspath(self._room / "server")]
         argv += ["--address", f"{ADDRESS}:{self._port}", "--import", os.fspath(self._data)]
-        self._server = Program(
-            self._realmfs(argv), self._room / "server.log", private_environment(self._room)
-        )
+        self._server = Program(realmfs(*argv), self._room / "server.log", private_environment(self._room))
         self._server.wait_until(self._served, MOUNT_PATIENCE, "the start of the server")
-
-    def _realmfs(self, argv: list[str]) -> list[str]:
-        return [sys.executable, "-m", "realmfs", *argv]
 
     def _served(self) -> bool:
         return "serving" in (self._room / "server.log").read_text(errors="replace")
@@ -57,7 +51,7 @@ class EmbeddedRealm(Subject):
         self._generation += fresh
         argv = ["mount", os.fspath(self._point), "--foreground", "--realms", os.fspath(self._room / "realms")]
         argv += ["--cache-dir", os.fspath(self._room / f"cache{self._generation}")]
-        self._client = Program(self._realmfs(argv), self._room / "mount.log", private_environment(self._room))
+        self._client = Program(realmfs(*argv), self._room / "mount.log", private_environment(self._room))
         wait_for_mount(self._client, self._point)
 
     @property
@@ -77,7 +71,7 @@ class EmbeddedRealm(Subject):
         return True
 
     def _pending(self) -> int:
-        out = run(self._realmfs(["changes", "--json"]), 10, env=private_environment(self._room))
+        out = run(realmfs("changes", "--json"), 10, env=private_environment(self._room))
         return len(json.loads(out))
 
     def describe(self) -> dict[str, Any]:

@@ -7,21 +7,20 @@ already: `fuse_shares` tells it for both, so that the comparison with it taken o
 """
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.ournode import NodeMount
 from bench.plan import COLD, RESTARTED, WARM, Reading
 from bench.process import StepError
 from bench.results import Results
-from bench.rig import OUR_NODE, REALM, NodeProgram, Rig, succeeds
-from bench.subject import MOUNT_PATIENCE, Subject
+from bench.rig import OUR_NODE, REALM, Rig
+from bench.subject import Subject
 
 WRITER, WRITER_NODE, READER_NODE = "alice", "client", "client2"
 WRITER_PASSWORD = "alicepw1"  # the rig's own, for tests only
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
@@ -94,7 +93,7 @@ class Ours(Subject):
         self._room = room / "realmfs"
         self._point = room / "realmfs-mount"
         self._generation = 0
-        self._program: NodeProgram | None = None
+        self._mount: NodeMount | None = None
 
     def start(self) -> None:
         self._room.mkdir()
@@ -103,7 +102,7 @@ class Ours(Subject):
     def mount(self, *, fresh: bool) -> None:
         self._unmount()
         self._generation += fresh
-        self._program = mount_realmfs(self._rig, self._point, self._room / f"cache{self._generation}")
+        self._mount = NodeMount(self._rig, self._point, self._room / f"cache{self._generation}")
 
     @property
     def data(self) -> str:
@@ -120,43 +119,12 @@ class Ours(Subject):
         return self._rig.exec(OUR_NODE, *argv, within=within)
 
     def _unmount(self) -> None:
-        if self._program is not None:
-            self._program.stop()
-            self._program = None
-        if succeeds(self._rig, OUR_NODE, "mountpoint", "-q", os.fspath(self._point)):
-            succeeds(self._rig, OUR_NODE, "umount", "-l", os.fspath(self._point))
+        if self._mount is not None:
+            self._mount.stop()
+            self._mount = None
 
     def stop(self) -> None:
         self._unmount()
-
-
-def mount_realmfs(rig: Rig, point: Path, files: Path, *options: str) -> NodeProgram:
-    """Mount realmfs in the foreground on its node; returns once the mount is there.
-
-    `files` keeps cache, state, log; it may exist already. It shows all of `options`' realms below `point`.
-    """
-    files.mkdir(exist_ok=True)
-    argv = [sys.executable, "-m", "realmfs", "mount", os.fspath(point), "--foreground", *options]
-    program = NodeProgram(rig, OUR_NODE, argv, files, "mount", private_environment(files))
-    try:
-        program.wait_until(
-            lambda: succeeds(rig, OUR_NODE, "mountpoint", "-q", os.fspath(point)), MOUNT_PATIENCE, "the mount"
-        )
-    except StepError:
-        program.stop()
-        raise
-    return program
-
-
-def private_environment(files: Path) -> dict[str, str]:
-    """Environment of a realmfs process that shares nothing with another: every directory below `files`."""
-    kinds = ("CACHE", "CONFIG", "STATE", "DATA")
-    return {
-        "PYTHONPATH": os.fspath(REPOSITORY),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "XDG_RUNTIME_DIR": os.fspath(files),
-        **{f"XDG_{kind}_HOME": os.fspath(files / kind.lower()) for kind in kinds},
-    }
 
 
 def fuse_shares(results: Results, scenes: Sequence[Reading]) -> list[str]:

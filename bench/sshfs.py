@@ -7,8 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from bench.ournode import MOUNT_PATIENCE
 from bench.process import Program, run
-from bench.subject import MOUNT_PATIENCE, Subject, unmount, version_of, wait_for_mount
+from bench.subject import Subject, unmount, version_of, wait_for_mount
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 """sshd refuses to start as root without this directory; nothing else is done to the machine."""

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.ournode import MOUNT_PATIENCE
 from bench.process import Program, StepError, run
 
 WORK = Path(__file__).with_name("work.py")
-MOUNT_PATIENCE = 20.0
-"""Seconds for a mount to appear and to go."""
 
 
 class Subject(ABC):
