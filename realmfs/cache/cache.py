@@ -1,0 +1,160 @@
+"""The cache as a whole: opening and closing it, and the stores it is made of."""
+
+from pathlib import Path
+from typing import Final, Self
+
+import trio
+
+from realmfs.cache import disk
+from realmfs.cache.containers import Containers
+from realmfs.cache.contents import Contents
+from realmfs.cache.database import Database, Transaction
+from realmfs.cache.directories import Directories
+from realmfs.cache.durability import Durability
+from realmfs.cache.errors import CacheDamaged, Damage
+from realmfs.cache.home import Home, Reserve
+from realmfs.cache.inodes import Inodes
+from realmfs.cache.limits import Limits
+from realmfs.cache.log import ModifyLog
+from realmfs.cache.objects import Objects
+from realmfs.cache.realms import Realms
+from realmfs.cache.recovered import Recovered
+from realmfs.cache.recovery import Findings, Recovery
+from realmfs.cache.replacement import Replacement
+from realmfs.cache.volumes import Volumes
+
+_NUMBERS_PER_OBJECT: Final = 4
+
+
+class Cache:
+    """Everything that is on this disk.
+
+    `Cache(directory, limits)` opens or makes it, recovers from a crash, and holds a lock on it until
+    `close`. It raises CacheInUse, CacheTooNew and OSError. A damaged database is no error: `damage` names
+    it and the cache is read-only. Reads are synchronous and quick; every change is made inside
+
+        with cache.transaction():
+            ...
+
+    which contains no checkpoint, may be nested, and commits as a whole or not at all. `run` belongs in a
+    nursery: without it nothing but `sync` reaches the disk by itself. `boot_id` is for tests.
+    """
+
+    def __init__(self, directory: Path, limits: Limits, *, boot_id: str | None = None) -> None:
+        self.limits = limits
+        self.directory = directory
+        self._home = Home(directory)
+        try:
+            self._reserve = Reserve(directory / "reserve", limits.reserve)
+            self._open(self._home.database, disk.boot_id() if boot_id is None else boot_id)
+        except BaseException:
+            self._home.close()
+            raise
+
+    def _open(self, path: Path, boot: str) -> None:
+        self._database = Database(path, relieve=self._reserve.release)
+        try:
+            self._start(boot)
+        except CacheDamaged:
+            # Not even the small tables can be read: an empty cache stands in, read-only.
+            self._database.stand_in()
+            self._build()
+            self.findings = Findings(clean=False)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _start(self, boot: str) -> None:
+        row = self._database.row("SELECT clean, boot, uuid FROM state")
+        assert row is not None
+        clean, last_boot, self.uuid = row
+        if not clean:
+            self._database.check()
+        self._build()
+        self.findings = Findings()
+        if self._database.damage is not None:
+            self.findings = Findings(clean=False)
+            return
+        recovery = None
+        with self._database.transaction():
+            if not clean:
+                recovery = self._recovery(power_lost=boot != last_boot or not boot)
+                recovery.run()
+                self.volumes.forget_ranges()
+            self.volumes.take_ranges()
+            self.inodes.prune()
+            self._database.write("UPDATE state SET clean = 0, boot = ?", (boot,))
+        # Power loss must not bring back the clean flag together with the granted fids that are now in use.
+        disk.sync_file(self._home.database.with_name("cache.db-wal"))
+        if recovery is not None:
+            recovery.sweep()
+            self.findings = recovery.findings
+        self._database.watch = self.durability.watch
+
+    def _build(self) -> None:
+        database, limits = self._database, self.limits
+        self.realms = Realms(database)
+        self.volumes = Volumes(database)
+        self.inodes = Inodes(database, _NUMBERS_PER_OBJECT * limits.objects)
+        self.directories = Directories(database)
+        self.containers = Containers(database, self._home.containers, self._reserve.check)
+        self.objects = Objects(database, self.containers, self.directories, limits.objects)
+        self.log = ModifyLog(database, self.containers, limits.log_records)
+        self.recovered = Recovered(database, self.containers)
+        self.replacement = Replacement(database, limits, self.objects, self.containers)
+        self.durability = Durability(database, self.containers, self._reserve)
+        self.contents = Contents(database, self.objects, self.containers, self.sync)
+
+    def _recovery(self, *, power_lost: bool) -> Recovery:
+        return Recovery(
+            self._database, self.containers, self.objects, self.log, self.recovered, power_lost=power_lost
+        )
+
+    @property
+    def damage(self) -> Damage | None:
+        """What is wrong with the database.
+
+        None = nothing. While there is damage every change raises CacheReadOnly.
+        """
+        return self._database.damage
+
+    def transaction(self) -> Transaction:
+        """Return the context manager for a change; see database.py."""
+        return self._database.transaction()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bring changes to the disk every 5 s, for ever."""
+        await self.durability.run(task_status=task_status)
+
+    async def sync(self) -> None:
+        """Return when all that was committed before survives power loss (fsync).
+
+        OSError if the disk refuses.
+        """
+        await self.durability.sync()
+
+    async def aclose(self) -> None:
+        """Stop cleanly.
+
+        Everything is on the disk, granted fids are kept, the next start has nothing to recover.
+        """
+        if self._database.damage is None:
+            with self._database.transaction():
+                self.objects.flush_ticks()
+                self.volumes.put_ranges()
+            await self.durability.sync_all()
+            with self._database.transaction():
+                self._database.write("UPDATE state SET clean = 1")
+            await self.durability.sync_all()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the directory as it is; after `aclose` that was clean, else the next start recovers."""
+        self._database.close()
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
