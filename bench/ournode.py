@@ -1,0 +1,117 @@
+"""realmfs programs on the rig's bare node: the mount and the embedded realm, started as a user would start
+them.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.process import StepError
+from bench.rig import OUR_NODE, NodeProgram, Rig, succeeds
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MOUNT_PATIENCE = 20.0
+"""Seconds for a mount to appear and to go, and for a server to be ready."""
+
+
+def realmfs(*argv: str) -> list[str]:
+    """The command line of a realmfs command, run by this interpreter."""
+    return [sys.executable, "-m", "realmfs", *argv]
+
+
+def private_environment(files: Path) -> dict[str, str]:
+    """Environment of a realmfs process that shares nothing with another: every directory below `files`."""
+    kinds = ("CACHE", "CONFIG", "STATE", "DATA")
+    return {
+        "PYTHONPATH": os.fspath(REPOSITORY),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_RUNTIME_DIR": os.fspath(files),
+        **{f"XDG_{kind}_HOME": os.fspath(files / kind.lower()) for kind in kinds},
+    }
+
+
+class NodeMount:
+    """realmfs mounted in the foreground on its node; found realms come from the node's own DNS."""
+
+    def __init__(self, rig: Rig, point: Path, files: Path, *options: str) -> None:
+        """Mount; returns once it is there. `files` keeps cache, state and log; may exist."""
+        self._rig = rig
+        self.point = point
+        self.files = files
+        files.mkdir(exist_ok=True)
+        argv = realmfs("mount", os.fspath(point), "--foreground", *options)
+        self.program = NodeProgram(rig, OUR_NODE, argv, files, "mount", private_environment(files))
+        try:
+            self.program.wait_until(self._is_mounted, MOUNT_PATIENCE, "the mount")
+        except StepError:
+            self.stop()
+            raise
+
+    def _is_mounted(self) -> bool:
+        return succeeds(self._rig, OUR_NODE, "mountpoint", "-q", os.fspath(self.point))
+
+    def command(self, *argv: str) -> str:
+        """Run another realmfs command that talks to this daemon."""
+        environment = [f"{key}={value}" for key, value in private_environment(self.files).items()]
+        return self._rig.exec(OUR_NODE, "env", *environment, *realmfs(*argv))
+
+    def stop(self) -> None:
+        """End the daemon and see to it that nothing stays mounted. Never raises."""
+        self.program.stop()
+        if self._is_mounted():
+            succeeds(self._rig, OUR_NODE, "umount", "-l", os.fspath(self.point))
+
+
+@contextmanager
+def mounted(rig: Rig, point: Path, files: Path, *options: str) -> Iterator[NodeMount]:
+    """A mount for the time of a with block."""
+    mount = NodeMount(rig, point, files, *options)
+    try:
+        yield mount
+    finally:
+        mount.stop()
+
+
+class Served:
+    """An embedded realm served by realmfs on its node, with the standard ports, filled from a directory."""
+
+    def __init__(self, rig: Rig, realm: str, address: str, data: Path, tree: Path) -> None:
+        """Start serving. `data` is the server's directory and is made; `tree` is imported."""
+        self._rig = rig
+        self._data = data
+        data.mkdir()
+        self._environment = private_environment(data)
+        argv = realmfs("serve", "--realm", realm, "--data", os.fspath(data / "store"))
+        argv += ["--address", address, "--import", os.fspath(tree)]
+        self._program = NodeProgram(rig, OUR_NODE, argv, data, "serve", self._environment)
+        try:
+            self._program.wait_until(self._ready, MOUNT_PATIENCE, "the start of the server")
+        except StepError:
+            self.stop()
+            raise
+
+    def _ready(self) -> bool:
+        return "serving" in self._program.log.read_text(errors="replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def add_user(self, name: str, password: str) -> None:
+        """Make a user who may do anything in the realm's root volume."""
+        admin = ["admin", "--data", os.fspath(self._data / "store")]
+        environment = [f"{key}={value}" for key, value in self._environment.items()]
+        argv = realmfs(*admin, "user", "add", name)
+        self._rig.exec(OUR_NODE, "env", *environment, *argv, stdin=f"{password}\n{password}\n")
+
+    def stop(self) -> None:
+        """End the server. Never raises."""
+        self._program.stop()

@@ -1,0 +1,263 @@
+"""File commands over the control socket: paths instead of inodes, for machines and moments without a mount.
+
+Each method walks the path anew with the rights of whoever asked, and gives back every lookup it made. Links
+to absolute paths lead out of the tree, which ends here: only the kernel knows what is there. Contents go in
+pieces through handles that belong to a connection. A new file is written beside the old one and renamed
+over it when it is complete, so a command that dies leaves what was there.
+"""
+
+import base64
+import binascii
+import errno
+import itertools
+import logging
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from realmfs.control import messages
+from realmfs.control.protocol import CHUNK, INVALID_PARAMS, ControlError
+from realmfs.control.walk import Walk
+from realmfs.venus.face import Attr, Caller, Entry, FileSystem
+from realmfs.vice.errors import CodaError
+
+log = logging.getLogger(__name__)
+
+_MOST_OPEN = 64
+_AT_ONCE = 16
+_TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+_DETAILS = (
+    "fid", "vv", "realm", "volume", "volume_id", "mount", "servers", "state", "cached", "valid", "dirty",
+    "pending", "conflict", "hoard", "priority", "rights", "author", "owner",
+)  # fmt: skip
+_PREFIX = b"user.coda."
+
+
+def attributes(attr: Attr) -> messages.Attributes:
+    """Return attributes as a message."""
+    kind = _TYPES.get(stat.S_IFMT(attr.mode), "other")
+    return messages.Attributes(
+        kind, stat.S_IMODE(attr.mode), attr.size, attr.mtime_ns, attr.links, attr.uid, attr.gid, attr.ino
+    )
+
+
+@dataclass
+class _Open:
+    """An open file; while it is written, the directory and the names it will move between."""
+
+    handle: int
+    caller: Caller
+    rename: tuple[int, bytes, bytes] | None
+    stack: AsyncExitStack
+
+
+class Files:
+    """The file methods of one connection; `close` ends what the caller left open."""
+
+    def __init__(self, files: FileSystem, caller: Caller) -> None:
+        """Serve `files` to `caller`."""
+        self._files = files
+        self._caller = caller
+        self._open: dict[int, _Open] = {}
+        self._serials = itertools.count(1)
+
+    @asynccontextmanager
+    async def _walk(self, path: str) -> AsyncIterator[Walk]:
+        """A walk whose errors name the path."""
+        walk = Walk(self._files, self._caller)
+        try:
+            yield walk
+        except CodaError as error:
+            raise ControlError.of_errno(error.errno, f"/{path}: {os.strerror(error.errno)}") from error
+        finally:
+            walk.give_back()
+
+    async def stat(self, params: messages.PathOf) -> messages.Object:
+        """Tell all that is known about an object."""
+        async with self._walk(params.path) as walk:
+            attr = await walk.to(params.path, follow=params.follow)
+            details: dict[str, str] = {}
+            for name in _DETAILS:
+                value = await self._detail(attr.ino, name)
+                if value is not None:
+                    details[name] = value
+            return messages.Object(params.path, attributes(attr), await self._target(attr), details)
+
+    async def _detail(self, ino: int, name: str) -> str | None:
+        try:
+            value = await self._files.getxattr(self._caller, ino, _PREFIX + name.encode())
+        except CodaError:  # not known, not for this caller, or not for this type of object
+            return None
+        return value.decode("utf-8", "replace")
+
+    async def _target(self, attr: Attr) -> str | None:
+        if not stat.S_ISLNK(attr.mode):
+            return None
+        return os.fsdecode(await self._files.readlink(self._caller, attr.ino))
+
+    async def list_directory(self, params: messages.List) -> messages.Listing:
+        """List a piece of a directory."""
+        limit = max(1, min(params.limit, 1000))
+        async with self._walk(params.path) as walk:
+            attr = await walk.to(params.path)
+            if not stat.S_ISDIR(attr.mode):
+                raise ControlError.of_errno(errno.ENOTDIR, f"/{params.path}: {os.strerror(errno.ENOTDIR)}")
+            handle = await self._files.opendir(self._caller, attr.ino)
+            try:
+                found = list(await self._files.readdir(handle, max(0, params.position)))
+            finally:
+                await self._files.releasedir(handle)
+            piece = found[:limit]
+            entries = await self._describe(walk, attr.ino, piece, params.attributes)
+        # A listing may come in pieces from below as well: only an empty one is the end.
+        return messages.Listing(entries, piece[-1].position if piece else None)
+
+    async def _describe(
+        self, walk: Walk, parent: int, found: list[Entry], wanted: bool
+    ) -> list[messages.Entry]:
+        """Add the attributes, several at once; an entry whose status cannot be had stays without."""
+        told = [messages.Entry(os.fsdecode(entry.name), None) for entry in found]
+        limit = trio.Semaphore(_AT_ONCE)
+
+        async def describe(index: int, entry: Entry) -> None:
+            async with limit:
+                try:
+                    attr = entry.attr or await walk.step(parent, entry.name)
+                    target = await self._target(attr)
+                except (CodaError, ControlError):
+                    return
+            told[index] = messages.Entry(told[index].name, attributes(attr), target)
+
+        if wanted:
+            async with trio.open_nursery() as nursery:
+                for index, entry in enumerate(found):
+                    nursery.start_soon(describe, index, entry)
+        return told
+
+    async def mkdir(self, params: messages.Make) -> messages.Nothing:
+        """Make a directory."""
+        async with self._walk(params.path) as walk:
+            parent, name = await walk.to_parent(params.path)
+            walk.took(await self._files.mkdir(self._caller, parent.ino, name, stat.S_IMODE(params.mode)))
+        return messages.Nothing()
+
+    async def remove(self, params: messages.PathOf) -> messages.Nothing:
+        """Remove a name; a directory must be empty."""
+        async with self._walk(params.path) as walk:
+            parent, name = await walk.to_parent(params.path)
+            attr = await walk.step(parent.ino, name)
+            if stat.S_ISDIR(attr.mode):
+                await self._files.rmdir(self._caller, parent.ino, name)
+            else:
+                await self._files.unlink(self._caller, parent.ino, name)
+        return messages.Nothing()
+
+    async def move(self, params: messages.Move) -> messages.Nothing:
+        """Move a name."""
+        async with self._walk(params.path) as walk:
+            parent, name = await walk.to_parent(params.path)
+            new_parent, new_name = await walk.to_parent(params.new_path)
+            await self._files.rename(self._caller, parent.ino, name, new_parent.ino, new_name, 0)
+        return messages.Nothing()
+
+    async def open_file(self, params: messages.Open) -> messages.Opened:
+        """Open a file for reading, or a new one that takes its name when it is closed."""
+        if len(self._open) >= _MOST_OPEN:
+            raise ControlError.of_errno(errno.EMFILE, f"{_MOST_OPEN} files are open on this connection")
+        async with AsyncExitStack() as stack:
+            walk = await stack.enter_async_context(self._walk(params.path))
+            if params.write:
+                opened, size = await self._create(walk, params, stack), 0
+            else:
+                opened, size = await self._open_old(walk, params, stack)
+            serial = next(self._serials)
+            self._open[serial] = opened
+            opened.stack = stack.pop_all()
+        return messages.Opened(serial, size)
+
+    async def _open_old(self, walk: Walk, params: messages.Open, stack: AsyncExitStack) -> tuple[_Open, int]:
+        attr = await walk.to(params.path)
+        if stat.S_ISDIR(attr.mode):
+            raise ControlError.of_errno(errno.EISDIR, f"/{params.path}: {os.strerror(errno.EISDIR)}")
+        opened = await self._files.open(self._caller, attr.ino, os.O_RDONLY)
+        return _Open(opened.handle, self._caller, None, stack), attr.size
+
+    async def _create(self, walk: Walk, params: messages.Open, stack: AsyncExitStack) -> _Open:
+        parent, name = await walk.to_parent(params.path)
+        beside = b".%s.%s~" % (name[:200], secrets.token_hex(4).encode())
+        mode = stat.S_IMODE(params.mode)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        opened, attr = await self._files.create(self._caller, parent.ino, beside, mode, flags)
+        walk.took(attr)
+        return _Open(opened.handle, self._caller, (parent.ino, beside, name), stack)
+
+    def _opened(self, handle: int) -> _Open:
+        if handle not in self._open:
+            raise ControlError.of_errno(errno.EBADF, "there is no such open file on this connection")
+        return self._open[handle]
+
+    async def read_file(self, params: messages.Read) -> messages.Contents:
+        """Read a piece of an open file."""
+        opened = self._opened(params.handle)
+        if not 0 <= params.offset < 1 << 62 or not 0 < params.size <= CHUNK:
+            raise ControlError(INVALID_PARAMS, f"offset and size must be positive, size at most {CHUNK}")
+        try:
+            data = await self._files.read(opened.handle, params.offset, params.size)
+        except CodaError as error:
+            raise ControlError.of_errno(error.errno, os.strerror(error.errno)) from error
+        return messages.Contents(base64.b64encode(data).decode())
+
+    async def write_file(self, params: messages.Write) -> messages.Nothing:
+        """Write a piece of a new file."""
+        opened = self._opened(params.handle)
+        try:
+            data = base64.b64decode(params.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise ControlError(INVALID_PARAMS, "data must be base64") from None
+        if opened.rename is None or not 0 <= params.offset < 1 << 62:
+            raise ControlError.of_errno(errno.EBADF, "this file is not open for writing there")
+        try:
+            await self._files.write(opened.handle, params.offset, data)
+        except CodaError as error:
+            raise ControlError.of_errno(error.errno, os.strerror(error.errno)) from error
+        return messages.Nothing()
+
+    async def close_file(self, params: messages.Close) -> messages.Nothing:
+        """Close a file; a new one takes its name now."""
+        opened = self._opened(params.handle)
+        del self._open[params.handle]
+        async with opened.stack:
+            try:
+                if params.sync and opened.rename is not None:
+                    await self._files.fsync(opened.handle, False)
+                await self._files.flush(opened.handle)
+            except BaseException:
+                await self._abandon(opened)
+                raise
+            await self._files.release(opened.handle)
+            if opened.rename is not None:
+                parent, beside, name = opened.rename
+                await self._files.rename(opened.caller, parent, beside, parent, name, 0)
+        return messages.Nothing()
+
+    async def _abandon(self, opened: _Open) -> None:
+        """Release a file; remove a new one that was never closed."""
+        await self._files.release(opened.handle)
+        if opened.rename is not None:
+            parent, beside, _ = opened.rename
+            await self._files.unlink(opened.caller, parent, beside)
+
+    async def close(self) -> None:
+        """Let go of everything still open: the caller has gone."""
+        left, self._open = list(self._open.values()), {}
+        for opened in left:
+            try:
+                async with opened.stack:
+                    await self._abandon(opened)
+            except (CodaError, ControlError) as error:
+                log.info("a file left open by a client: %s", error)

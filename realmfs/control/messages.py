@@ -1,0 +1,248 @@
+"""What goes over the control socket: parameters of the methods and their results, as small frozen classes.
+
+Paths are relative to the root of the tree, `realm/directory/file`, without a leading slash.
+"""
+
+from dataclasses import dataclass
+
+# Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No parameters, or no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathOf:
+    """An object by its path; `follow` a symbolic link at its end."""
+
+    path: str
+    follow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """At most `limit` entries of a directory after `position`; `attributes` may cost a call each."""
+
+    path: str
+    position: int = 0
+    limit: int = 1000
+    attributes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a file: to read it, or to make it anew (`write`, with permission bits `mode`)."""
+
+    path: str
+    write: bool = False
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """At most `size` bytes from `offset` of an open file."""
+
+    handle: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Contents (base64) to put at `offset` of an open file."""
+
+    handle: int
+    offset: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close an open file; with `sync` only once it is safe against power loss."""
+
+    handle: int
+    sync: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """A directory to make."""
+
+    path: str
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A name to move to another place."""
+
+    path: str
+    new_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the daemon; `force` cuts off who still uses the mount."""
+
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """`check`: ask each server now instead of telling what is known."""
+
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Pending changes of one volume (`volume@realm`), or of all; at most `limit` of each."""
+
+    volume: str | None = None
+    limit: int = 1000
+
+
+# Results
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon at a glance; sizes in bytes, times in seconds."""
+
+    version: str
+    pid: int
+    uptime: float
+    mount_point: str | None
+    """None: serves without a mount."""
+    cache_dir: str
+    cache_size: int
+    cache_used: int
+    objects: int
+    objects_limit: int
+    realms: int
+    servers_up: int
+    servers_down: int
+    pending: int
+    """Changes that wait to be sent."""
+    pending_bytes: int
+    requests: dict[str, int]
+    """Kernel requests answered so far, by operation."""
+    waiting: list[str]
+    """Kernel requests under way for longer than a second, with their age."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealmInfo:
+    """A realm that was ever reached."""
+
+    name: str
+    servers: list[str]
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server; `round_trip` in seconds, `bandwidth` in bytes/s, `last_heard` seconds ago; None: unknown."""
+
+    realm: str
+    address: str
+    state: str
+    round_trip: float | None
+    bandwidth: float | None
+    last_heard: float | None
+    protection: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume known here."""
+
+    realm: str
+    name: str
+    id: str
+    type: str
+    servers: list[str]
+    reachable: bool
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) tells; `mtime` in nanoseconds since 1970, `type` one of file, directory, link."""
+
+    type: str
+    mode: int
+    size: int
+    mtime: int
+    links: int
+    uid: int
+    gid: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An object; `details` are its `user.coda.*` attributes without the prefix."""
+
+    path: str
+    attributes: Attributes
+    target: str | None
+    details: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A directory entry; `attributes` is None if they were not asked for or cannot be had."""
+
+    name: str
+    attributes: Attributes | None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A piece of a directory; `position` continues, None at the end."""
+
+    entries: list[Entry]
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file, and its size when it was opened."""
+
+    handle: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Bytes of a file, in base64; fewer than asked for only at its end."""
+
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that waits to be sent; `made` in seconds since 1970, `size` in bytes."""
+
+    volume: str
+    realm: str
+    sequence: int
+    made: float
+    uid: int
+    what: str
+    path: str
+    size: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The daemon ends; what still waits is kept for the next start."""
+
+    pending: int
+    busy: bool
+    """Files are still open on the mount: the daemon ends after their last close."""

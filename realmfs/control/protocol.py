@@ -1,0 +1,154 @@
+r"""JSON-RPC 2.0 on lines: one message per line, UTF-8, `\n` at the end, at most `LINE_LIMIT` bytes.
+
+Requests carry an `id` and named parameters; batches and positional parameters are not used. Answers come in
+any order. The server also sends notifications of method `event` after `events.watch`. Names of files that
+are not UTF-8 travel as lone surrogates (PEP 383). Contents travel as base64.
+
+Errors carry the JSON-RPC code, a text for people, and in `data` the errno's name and the `kind` that
+decides a command's exit status. Whoever connects is untrusted: `parse_request` raises ControlError whatever
+the bytes are.
+"""
+
+import dataclasses
+import errno
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+LINE_LIMIT = 1 << 20
+CHUNK = 256 << 10
+"""Most bytes of contents in one message; base64 makes a third more of them."""
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+FAILED = 1
+
+
+class Kind(Enum):
+    """Why a request failed, as far as a script wants to know."""
+
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    UNAUTHENTICATED = "unauthenticated"
+    CONFLICT = "conflict"
+
+
+_UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOTCONN, errno.ECONNREFUSED)
+
+
+class ControlError(Exception):
+    """A request that failed; `code` is JSON-RPC's."""
+
+    def __init__(self, code: int, text: str, *, number: int = 0, kind: Kind = Kind.FAILED) -> None:
+        """`number` is an errno, 0 if there is none."""
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.number = number
+        self.kind = kind
+
+    @classmethod
+    def of_errno(cls, number: int, text: str) -> "ControlError":
+        """Return the failure of a file operation."""
+        return cls(
+            FAILED, text, number=number, kind=Kind.UNREACHABLE if number in _UNREACHABLE else Kind.FAILED
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-RPC's error object."""
+        data = {"kind": self.kind.value, "errno": errno.errorcode.get(self.number)}
+        return {"code": self.code, "message": self.text, "data": data}
+
+    @classmethod
+    def from_json(cls, error: Any) -> "ControlError":
+        """Read an error object, leniently: it comes from our own daemon, perhaps of another version."""
+        if not isinstance(error, Mapping):
+            return cls(INTERNAL_ERROR, str(error))
+        data = error.get("data")
+        details = data if isinstance(data, Mapping) else {}
+        kinds = {kind.value: kind for kind in Kind}
+        return cls(
+            error.get("code", INTERNAL_ERROR),
+            str(error.get("message", "no reason was given")),
+            number=getattr(errno, str(details.get("errno")), 0),
+            kind=kinds.get(str(details.get("kind")), Kind.FAILED),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A parsed line; `id` is None for a notification, which gets no answer."""
+
+    id: int | str | None
+    method: str
+    params: Mapping[str, Any]
+
+
+def parse_request(line: bytes) -> Request:
+    """Read one line from a stranger. Raises ControlError only."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ControlError(PARSE_ERROR, "the line is not JSON") from None
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        raise ControlError(INVALID_REQUEST, 'a request is an object with "jsonrpc": "2.0"')
+    identity, method, params = message.get("id"), message.get("method"), message.get("params", {})
+    if isinstance(identity, bool) or not isinstance(identity, int | str | None):
+        raise ControlError(INVALID_REQUEST, "an id is a number or a text")
+    if not isinstance(method, str):
+        raise ControlError(INVALID_REQUEST, "a method is a text")
+    if not isinstance(params, dict):
+        raise ControlError(INVALID_PARAMS, "parameters are given by name")
+    return Request(identity, method, params)
+
+
+def line_of(message: Mapping[str, Any]) -> bytes:
+    """Return the message as a line."""
+    return json.dumps(message, separators=(",", ":"), default=plain).encode("ascii") + b"\n"
+
+
+def plain(value: Any) -> Any:
+    """Turn a message class into what JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)
+
+
+M = TypeVar("M")
+
+
+def decode(shape: type[M], params: Mapping[str, Any]) -> M:
+    """Make a message class from named parameters; unknown, missing and mistyped ones raise ControlError."""
+    if not dataclasses.is_dataclass(shape):
+        raise TypeError(f"{shape} is not a message")
+    hints = typing.get_type_hints(shape)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(shape):
+        if field.name in params:
+            values[field.name] = _checked(params[field.name], hints[field.name], field.name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ControlError(INVALID_PARAMS, f"the parameter {field.name} is missing")
+    unknown = sorted(set(params) - set(values))
+    if unknown:
+        raise ControlError(INVALID_PARAMS, f"there is no parameter {unknown[0][:40]!r}")
+    return shape(**values)
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """A bool is no number; an optional parameter may be null."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in allowed:
+        if type(value) is kind or (kind is float and type(value) is int):
+            return value
+    raise ControlError(
+        INVALID_PARAMS, f"the parameter {name} must be {' or '.join(kind.__name__ for kind in allowed)}"
+    )

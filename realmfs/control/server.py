@@ -1,0 +1,240 @@
+"""The control socket of the daemon.
+
+Per connection: one task reads lines and starts a task for each request, at most `_AT_ONCE` of them; then it
+reads no further, so that a caller who does not take his answers is held up by his own socket. Each line out
+goes through one lock, whole, within `_TAKE_WITHIN` seconds, or the connection is closed. Events go to a
+watcher's bounded queue first (the stream counts what a slow one loses).
+"""
+
+import errno
+import logging
+import os
+import socket
+import struct
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from realmfs.control.protocol import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    LINE_LIMIT,
+    ControlError,
+    Request,
+    line_of,
+    parse_request,
+)
+from realmfs.control.service import Facts, Session
+from realmfs.venus.face import Caller, FileSystem
+from realmfs.vice.errors import CodaError
+
+log = logging.getLogger(__name__)
+
+_CONNECTIONS = 64
+_AT_ONCE = 16
+_TAKE_WITHIN = 30.0
+_PATH_LIMIT = 107  # struct sockaddr_un
+_CREDENTIALS = struct.Struct("3i")
+
+
+class SocketError(Exception):
+    """The control socket cannot be made; the text says what to do."""
+
+
+class Event(Protocol):
+    """What the stream carries."""
+
+    def json(self) -> dict[str, object]: ...
+    def line(self) -> str: ...
+
+
+class Watcher(Protocol):
+    """A reader of the event stream."""
+
+    async def next(self) -> Event: ...
+
+
+class Events(Protocol):
+    """The event stream: a context manager gives a watcher. Raises OverflowError if too many watch."""
+
+    def watch(self, limit: int = ...) -> AbstractContextManager[Watcher]: ...
+
+
+class ControlServer:
+    """Listens on a Unix socket, and serves whoever may connect."""
+
+    def __init__(
+        self, path: Path, files: FileSystem, facts: Facts, events: Events, *, shared: bool = False
+    ) -> None:
+        """`shared`: any local user may connect, else the owner and root."""
+        self._path = path
+        self._files = files
+        self._facts = facts
+        self._events = events
+        self._shared = shared
+        self._count = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled; removes the socket in the end. Raises SocketError."""
+        listener = self._listen()
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                await trio.serve_listeners(self._welcome, [listener], handler_nursery=nursery)
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def _listen(self) -> trio.SocketListener:
+        if len(os.fsencode(self._path)) > _PATH_LIMIT:
+            raise SocketError(
+                f"the path of the control socket is too long ({self._path}). Name a shorter one with --socket"
+            )
+        self._remove_dead()
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(str(self._path))
+            self._path.chmod(0o666 if self._shared else 0o600)
+            listening.listen(_CONNECTIONS)
+        except OSError as error:
+            listening.close()
+            raise SocketError(f"the control socket {self._path} cannot be made: {error.strerror}") from None
+        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+    def _remove_dead(self) -> None:
+        """A socket file that nobody listens on was left by a daemon that was killed."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(self._path))
+            except FileNotFoundError:
+                return
+            except OSError:
+                self._path.unlink(missing_ok=True)
+                return
+        raise SocketError(
+            f"a daemon already listens on {self._path}. Stop it (realmfs unmount), or name another --socket"
+        )
+
+    async def _welcome(self, stream: trio.SocketStream) -> None:
+        """Serve one connection; no fault of it reaches the others."""
+        self._count += 1
+        try:
+            pid, uid, gid = _CREDENTIALS.unpack(
+                stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+            if self._count > _CONNECTIONS or (not self._shared and uid not in (0, os.geteuid())):
+                log.warning("refused a connection of uid %d to the control socket", uid)
+                return
+            session = Session(self._files, self._facts, Caller(uid, gid, pid))
+            await Conversation(stream, session, self._events).run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("a client of the control socket went away")
+        except Exception:
+            log.exception("a connection to the control socket failed")
+        finally:
+            self._count -= 1
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
+                await stream.aclose()
+
+
+class Conversation:
+    """One connection from its first line to its last."""
+
+    def __init__(self, stream: trio.SocketStream, session: Session, events: Events) -> None:
+        """Answer the lines of `stream` by `session`."""
+        self._stream = stream
+        self._session = session
+        self._events = events
+        self._sending = trio.Lock()
+        self._watching = False
+        self._limit = trio.Semaphore(_AT_ONCE)
+
+    async def run(self) -> None:
+        """Serve until the caller hangs up; requests under way then end unheard."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._read(nursery)
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("a client of the control socket went away")
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _TAKE_WITHIN):
+                await self._session.close()
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        buffer = bytearray()
+        while True:
+            end = buffer.find(b"\n")
+            if end >= 0:
+                line = bytes(buffer[:end])
+                del buffer[: end + 1]
+                await self._limit.acquire()
+                nursery.start_soon(self._answer, line, nursery)
+                continue
+            if len(buffer) > LINE_LIMIT:
+                await self._fail(
+                    None, ControlError(INVALID_REQUEST, f"a line has {LINE_LIMIT} bytes at most")
+                )
+                return
+            data = await self._stream.receive_some(64 << 10)
+            if not data:
+                return
+            buffer += data
+
+    async def _answer(self, line: bytes, nursery: trio.Nursery) -> None:
+        request = None
+        try:
+            request = parse_request(line)
+            if request.method == "events.watch":
+                await self._watch(request, nursery)
+                return
+            result = await self._session.call(request)
+            if request.id is not None:
+                await self._send({"jsonrpc": "2.0", "id": request.id, "result": result})
+        except ControlError as error:
+            await self._fail(request, error)
+        except CodaError as error:
+            await self._fail(request, ControlError.of_errno(error.errno, os.strerror(error.errno)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            nursery.cancel_scope.cancel()
+        except Exception:
+            log.exception("the request %s failed", request.method if request else "?")
+            text = "the daemon failed on this request; its log has the details"
+            await self._fail(request, ControlError(INTERNAL_ERROR, text, number=errno.EIO))
+        finally:
+            self._limit.release()
+
+    async def _fail(self, request: Request | None, error: ControlError) -> None:
+        if request is not None and request.id is None:
+            return
+        await self._send({"jsonrpc": "2.0", "id": request.id if request else None, "error": error.to_json()})
+
+    async def _watch(self, request: Request, nursery: trio.Nursery) -> None:
+        """Start the event stream; asking twice is answered, and changes nothing."""
+        if not self._watching:
+            self._watching = True
+            try:
+                await nursery.start(self._stream_events)
+            except OverflowError as error:
+                self._watching = False
+                raise ControlError.of_errno(errno.EUSERS, str(error)) from None
+        await self._send({"jsonrpc": "2.0", "id": request.id, "result": {}})
+
+    async def _stream_events(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self._events.watch() as watcher:
+            task_status.started()
+            while True:
+                event = await watcher.next()
+                params = event.json() | {"line": event.line()}
+                await self._send({"jsonrpc": "2.0", "method": "event", "params": params})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        """Send a whole line. A caller who does not take it in time is cut off."""
+        line = line_of(message)
+        async with self._sending:
+            with trio.move_on_after(_TAKE_WITHIN) as patience:
+                await self._stream.send_all(line)
+        if patience.cancelled_caught:
+            await self._stream.aclose()
+            raise trio.BrokenResourceError("the client does not read")

@@ -1,0 +1,108 @@
+"""The methods of the control socket: a table from names to functions with typed parameters and results.
+
+What the daemon knows about itself comes through `Facts`; files through the face of the cache manager. One
+`Session` serves one connection. Whoever may connect may use files with his own rights; methods that steer
+the daemon are for the daemon's owner and root.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from realmfs.control import messages
+from realmfs.control.files import Files
+from realmfs.control.protocol import METHOD_NOT_FOUND, ControlError, Request, decode
+from realmfs.venus.face import Caller, FileSystem
+
+
+class Facts(Protocol):
+    """What the daemon tells about itself. Only `servers` may wait, and at most as long as a probe."""
+
+    def status(self) -> messages.Status: ...
+    def realms(self) -> Sequence[messages.RealmInfo]: ...
+    async def servers(self, check: bool) -> Sequence[messages.ServerInfo]: ...
+    def volumes(self) -> Sequence[messages.VolumeInfo]: ...
+    def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]: ...
+    def settings(self) -> dict[str, str]: ...
+    async def stop(self, force: bool) -> messages.Stopping: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method: the class of its parameters, the function, and whether only the owner may call it."""
+
+    shape: type[Any]
+    run: Callable[[Any], Awaitable[Any]]
+    owner_only: bool = False
+
+
+class Session:
+    """The methods of one connection."""
+
+    def __init__(self, files: FileSystem, facts: Facts, caller: Caller) -> None:
+        """Serve `caller`, as the kernel named him when he connected."""
+        self._facts = facts
+        self._caller = caller
+        self._files = Files(files, caller)
+        self.methods = self._file_methods() | self._daemon_methods()
+
+    async def call(self, request: Request) -> Any:
+        """Carry out one request. Raises ControlError."""
+        method = self.methods.get(request.method)
+        if method is None:
+            raise ControlError(METHOD_NOT_FOUND, f"there is no method {request.method[:40]!r}")
+        if method.owner_only and self._caller.uid not in (0, os.geteuid()):
+            raise ControlError.of_errno(errno.EPERM, f"{request.method} is for the owner of the daemon")
+        return await method.run(decode(method.shape, request.params))
+
+    async def close(self) -> None:
+        """Let go of what the caller left open."""
+        await self._files.close()
+
+    def _file_methods(self) -> dict[str, Method]:
+        files = self._files
+        return {
+            "path.stat": Method(messages.PathOf, files.stat),
+            "path.list": Method(messages.List, files.list_directory),
+            "path.mkdir": Method(messages.Make, files.mkdir),
+            "path.remove": Method(messages.PathOf, files.remove),
+            "path.move": Method(messages.Move, files.move),
+            "file.open": Method(messages.Open, files.open_file),
+            "file.read": Method(messages.Read, files.read_file),
+            "file.write": Method(messages.Write, files.write_file),
+            "file.close": Method(messages.Close, files.close_file),
+        }
+
+    def _daemon_methods(self) -> dict[str, Method]:
+        return {
+            "daemon.status": Method(messages.Nothing, self._status),
+            "daemon.settings": Method(messages.Nothing, self._settings),
+            "daemon.stop": Method(messages.Stop, self._stop, owner_only=True),
+            "realms.list": Method(messages.Nothing, self._realms),
+            "servers.list": Method(messages.Servers, self._servers),
+            "volumes.list": Method(messages.Nothing, self._volumes),
+            "changes.list": Method(messages.Changes, self._changes, owner_only=True),
+        }
+
+    async def _status(self, params: messages.Nothing) -> messages.Status:
+        return self._facts.status()
+
+    async def _settings(self, params: messages.Nothing) -> dict[str, str]:
+        return self._facts.settings()
+
+    async def _stop(self, params: messages.Stop) -> messages.Stopping:
+        return await self._facts.stop(params.force)
+
+    async def _realms(self, params: messages.Nothing) -> Sequence[messages.RealmInfo]:
+        return self._facts.realms()
+
+    async def _servers(self, params: messages.Servers) -> Sequence[messages.ServerInfo]:
+        return await self._facts.servers(params.check)
+
+    async def _volumes(self, params: messages.Nothing) -> Sequence[messages.VolumeInfo]:
+        return self._facts.volumes()
+
+    async def _changes(self, params: messages.Changes) -> Sequence[messages.Change]:
+        return self._facts.changes(params.volume, max(1, min(params.limit, 10_000)))

@@ -1,0 +1,61 @@
+"""Where things are kept: the platform's directories for a user, fixed ones for the system daemon."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+
+_APP = "realmfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Directories of configuration, cache, state (logs, remembered answers) and run time (sockets)."""
+
+    config: Path
+    cache: Path
+    state: Path
+    runtime: Path
+    mount: Path
+
+    @classmethod
+    def of_user(cls) -> Self:
+        """Return the directories of whoever runs this, by the platform's custom."""
+        return cls(
+            platformdirs.user_config_path(_APP),
+            platformdirs.user_cache_path(_APP),
+            platformdirs.user_state_path(_APP),
+            platformdirs.user_runtime_path(_APP),
+            Path.home() / "coda",
+        )
+
+    @classmethod
+    def of_system(cls) -> Self:
+        """Return the directories of the system daemon."""
+        return cls(
+            Path("/etc/realmfs"),
+            Path("/var/cache/realmfs"),
+            Path("/var/lib/realmfs"),
+            Path("/run/realmfs"),
+            Path("/coda"),
+        )
+
+
+def private_directory(path: Path, *, shared: bool = False) -> Path:
+    """Make the directory, for its owner only (`shared`: others may pass), and return it.
+
+    Raises OSError, in particular PermissionError if it exists and belongs to somebody else, as it may below
+    /tmp.
+    """
+    path.mkdir(mode=0o755 if shared else 0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(20, "is not a directory", str(path))
+    if found.st_uid != os.geteuid():
+        raise PermissionError(13, "belongs to somebody else", str(path))
+    if not shared and stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path

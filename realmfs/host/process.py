@@ -1,0 +1,46 @@
+"""What a process that holds keys and serves a file system does to itself."""
+
+import ctypes
+import logging
+import logging.handlers
+import os
+import resource
+import sys
+from pathlib import Path
+
+_PR_SET_DUMPABLE = 4
+_LOG_BYTES = 5 << 20
+_LOG_FILES = 3
+_OPEN_FILES = 65536
+
+
+def keep_secrets() -> None:
+    """No core dumps and no debugger of the same user, as memory holds keys; new files are private."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_file_limit() -> None:
+    """Allow ourselves as many open files as the system lets us: each file open on the mount is one here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def log_to(file: Path | None, level: str) -> None:
+    """Send the log to a rotating file, readable by its owner only; None: to stderr."""
+    handler: logging.Handler
+    if file is None:
+        handler = logging.StreamHandler()
+    else:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+        file.chmod(0o600)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    logging.getLogger("pyfuse3").setLevel(logging.INFO)

@@ -1,0 +1,101 @@
+"""realmfs over three real servers, with the reference client as the other user of the same realm."""
+
+import random
+import secrets
+
+import pytest
+
+from tests.interop.nodes import Place, seconds_until
+
+VISIBLE_WITHIN = 1.0
+"""Seconds from the reference client's word that a change is at the servers until it shows here."""
+SENT_WITHIN = 20.0
+"""Seconds until what was written here is at the servers."""
+SIZES = [0, 1, 2047, 2048, 4096, 65_537, 3_000_001]
+
+
+def test_root_is_found_by_dns_and_listed(ours: Place, alice: Place) -> None:
+    assert {"alice", "bob", "pair", "public", "solo"} <= set(ours.names())
+    assert ours.names() == alice.names()
+
+
+def test_files_of_every_volume_come_byte_for_byte(ours: Place, written: tuple[Place, str]) -> None:
+    theirs, path = written
+    source = random.Random(1987)
+    contents = {f"size-{size}": source.randbytes(size) for size in SIZES}
+    for name, data in contents.items():
+        theirs.write(name, data)
+    theirs.run("mkdir", "sub")
+    theirs.run("ln", "-s", "../size-1", "sub/link")
+    theirs.integrate()
+    here = ours.below(path)
+    assert here.names() == sorted([*contents, "sub"])
+    assert {name: here.read(name) for name in contents} == contents
+    assert here.run("readlink", "sub/link").strip() == "../size-1"
+    assert here.read("sub/link") == contents["size-1"]
+    for name, data in contents.items():
+        assert here.run("stat", "-c", "%s", name).strip() == str(len(data))
+
+
+def test_attributes_are_those_that_the_reference_client_shows(
+    ours: Place, written: tuple[Place, str]
+) -> None:
+    theirs, path = written
+    theirs.write("script", b"#!/bin/sh\n")
+    theirs.run("chmod", "755", "script")
+    theirs.run("touch", "-d", "@1000000000", "script")
+    theirs.integrate()
+    wanted = ("stat", "-c", "%A %Y %s %F", "script")
+    assert ours.below(path).run(*wanted) == theirs.run(*wanted)
+
+
+def test_a_file_written_here_has_the_same_bytes_there(ours: Place, alice: Place, public: str) -> None:
+    data = random.Random(1995).randbytes(300_000)
+    ours.below(public).write("ours", data)
+    there = alice.below(public)
+    seconds_until(lambda: _same(there, "ours", data), SENT_WITHIN)
+    assert ours.below(public).read("ours") == data
+
+
+def test_names_changed_here_are_changed_there(ours: Place, alice: Place, public: str) -> None:
+    here, there = ours.below(public), alice.below(public)
+    here.run("mkdir", "a", "b")
+    here.write("a/old", b"text")
+    here.run("mv", "a/old", "b/new")
+    here.run("ln", "-s", "new", "b/link")
+    here.run("ln", "b/new", "b/other")
+    here.run("rmdir", "a")
+    seconds_until(lambda: _names(there) == ["b"], SENT_WITHIN)
+    seconds_until(lambda: _names(there.below("b")) == ["link", "new", "other"], SENT_WITHIN)
+    assert there.read("b/link") == b"text"
+    assert there.run("stat", "-c", "%h", "b/new").strip() == "2"
+
+
+def test_a_change_made_there_shows_here_within_a_second(ours: Place, written: tuple[Place, str]) -> None:
+    theirs, path = written
+    theirs.write("file", b"first")
+    theirs.integrate()
+    here = ours.below(path)
+    assert here.read("file") == b"first"
+    theirs.write("file", b"the second version")
+    theirs.integrate()
+    spent = seconds_until(lambda: here.read("file") == b"the second version", VISIBLE_WITHIN)
+    print(f"the new contents showed after {spent:.2f} s")
+    theirs.run("sh", "-c", "echo x > second; rm file")
+    theirs.integrate()
+    spent = seconds_until(lambda: here.names() == ["second"], VISIBLE_WITHIN)
+    print(f"the new name showed after {spent:.2f} s")
+
+
+def test_nobody_may_write_where_only_alice_may(ours: Place) -> None:
+    with pytest.raises(Exception, match="Permission denied"):
+        ours.run("mkdir", f"alice/{secrets.token_hex(4)}")
+
+
+def _same(place: Place, name: str, data: bytes) -> bool:
+    """Tell whether the file is there with these bytes; a client that does not see it yet fails to read it."""
+    return name in _names(place) and place.read(name) == data
+
+
+def _names(place: Place) -> list[str]:
+    return place.names() if place.exists() else []

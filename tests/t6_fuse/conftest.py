@@ -1,0 +1,97 @@
+"""Real mounts, each in a process of its own: pyfuse3 allows one per process."""
+
+import contextlib
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from realmfs.fuse import mounts
+from realmfs.fuse.mountpoint import obstacle
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = obstacle()
+    for item in items:
+        if reason is not None and "kernel" in item.keywords and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@dataclass
+class Mounted:
+    """A mounted file system: its directory, the serving process, and where that logs."""
+
+    directory: Path
+    process: subprocess.Popen[str]
+    log: Path
+
+    def logged(self) -> str:
+        return self.log.read_text()
+
+    def ended(self, within: float = 10.0) -> int:
+        return self.process.wait(within)
+
+
+@contextlib.contextmanager
+def mounted(directory: Path, command: list[str], log: Path) -> Iterator[Mounted]:
+    """Run a program that prints "ready" once it serves `directory`; take it all down at the end."""
+    directory.mkdir(exist_ok=True)
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=REPOSITORY,
+        )
+    assert process.stdout is not None
+    try:
+        readable, _, _ = select.select([process.stdout], [], [], 20.0)
+        line = process.stdout.readline() if readable else ""
+        assert line.startswith("ready"), log.read_text()
+        yield Mounted(directory, process, log)
+    finally:
+        take_down(directory, process)
+        process.stdout.close()
+
+
+def take_down(directory: Path, process: subprocess.Popen[str]) -> None:
+    """Unmount lazily; whatever still hangs is cut off and killed."""
+    mount = mounts.find(directory)
+    if mount is not None:
+        subprocess.run(["fusermount3", "-u", "-z", str(directory)], check=False, capture_output=True)
+    try:
+        process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        if mount is not None:
+            mounts.abort(mount.minor)
+        process.kill()
+        process.wait(5.0)
+
+
+@pytest.fixture
+def memory_mount(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
+    """A function that mounts a fresh file system in memory; argument: deadline of stuck requests, seconds."""
+    with contextlib.ExitStack() as stack:
+
+        def mount(deadline: float = 20.0) -> Mounted:
+            command = [sys.executable, "-m", "tests.t6_fuse.memory_mount", str(tmp_path / "m"), str(deadline)]
+            return stack.enter_context(mounted(tmp_path / "m", command, tmp_path / "log"))
+
+        yield mount
+
+
+def eventually(true: Callable[[], bool], within: float = 5.0) -> None:
+    """Wait for something that happens in another process and that nobody can tell us."""
+    limit = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < limit, "did not happen in time"
+        time.sleep(0.01)

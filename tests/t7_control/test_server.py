@@ -1,0 +1,160 @@
+"""The socket: who may speak, how much, and what becomes of those who misbehave."""
+
+import base64
+import json
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from realmfs.control import server
+from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.protocol import LINE_LIMIT, ControlError
+from realmfs.control.server import ControlServer, SocketError
+from realmfs.venus.face import Caller
+from tests.memoryfs import MemoryFiles
+from tests.t7_control.conftest import Control, Line, SomeEvent, SomeEvents, SomeFacts
+
+
+async def test_the_socket_is_the_owners(control: Control) -> None:
+    assert stat.S_IMODE(control.path.stat().st_mode) == 0o600
+
+
+async def test_a_method_answers(control: Control) -> None:
+    line = await control.connect()
+    answer = await line.call("daemon.status")
+    assert answer["result"]["requests"] == {"lookup": 4}
+    answer = await line.call("realms.list")
+    assert answer["result"][0]["name"] == "example.org"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"no json\n", -32700),
+        (b"[]\n", -32600),
+        (b'{"jsonrpc":"2.0","id":true,"method":"daemon.status"}\n', -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"no.such"}\n', -32601),
+        (b'{"jsonrpc":"2.0","id":1,"method":"daemon.status","params":[1]}\n', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"daemon.status","params":{"x":1}}\n', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"path.list","params":{"path":1}}\n', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"path.list"}\n', -32602),
+    ],
+)
+async def test_a_bad_line_is_answered_and_the_next_is_served(
+    control: Control, data: bytes, code: int
+) -> None:
+    line = await control.connect()
+    await line.send(data)
+    answer = await line.receive()
+    assert answer["error"]["code"] == code
+    assert (await line.call("daemon.status"))["result"]["pid"] == 1
+
+
+@pytest.mark.logs("the request volumes.list failed")
+async def test_a_defect_is_an_answer(control: Control) -> None:
+    line = await control.connect()
+    answer = await line.call("volumes.list")
+    assert answer["error"]["code"] == -32603
+    assert "on purpose" not in answer["error"]["message"]
+    assert (await line.call("daemon.status"))["result"]["pid"] == 1
+
+
+async def test_an_endless_line_ends_the_connection(control: Control) -> None:
+    line = await control.connect()
+    with trio.fail_after(10):
+        await line.send(b"x" * (LINE_LIMIT + (64 << 10)))
+        answer = await line.receive()
+    assert answer["error"]["code"] == -32600
+    other = await control.connect()
+    assert "result" in await other.call("daemon.status")
+
+
+async def _send_until_closed(line: Line, data: bytes) -> None:
+    while True:
+        await line.send(data)
+
+
+async def test_a_notification_has_no_answer(control: Control) -> None:
+    line = await control.connect()
+    await line.send(b'{"jsonrpc":"2.0","method":"daemon.stop"}\n{"jsonrpc":"2.0","method":"no.such"}\n')
+    assert (await line.call("daemon.status"))["id"] == 1
+    assert control.facts.stopped == [False]
+
+
+async def test_a_client_that_takes_no_answers_is_held_up_then_cut_off(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_TAKE_WITHIN", 0.2)
+    handle = await control.files.create(Caller(os.getuid(), os.getgid(), 1), 1, b"big", 0o600, 0)
+    await control.files.write(handle[0].handle, 0, bytes(200_000))
+    line = await control.connect()
+    opened = (await line.call("file.open", path="big"))["result"]["handle"]
+    params = {"handle": opened, "offset": 0, "size": 200_000}
+    request = (
+        json.dumps({"jsonrpc": "2.0", "id": 9, "method": "file.read", "params": params}).encode() + b"\n"
+    )
+    with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+        await _send_until_closed(line, request * 50)
+    before = control.files.calls["read"]
+    assert before < 100, "reading stopped long before all requests were served"
+    other = await control.connect()
+    assert "result" in await other.call("daemon.status")
+
+
+async def test_events_reach_those_who_watch(control: Control) -> None:
+    first, second, third = [await control.connect() for _ in range(3)]
+    assert "result" in await first.call("events.watch")
+    assert "result" in await first.call("events.watch"), "asking twice changes nothing"
+    assert "result" in await second.call("events.watch")
+    assert (await third.call("events.watch"))["error"]["data"]["errno"] == "EUSERS"
+    for watcher in control.events.watchers:
+        watcher.send_nowait(SomeEvent(7))
+    for line in (first, second):
+        event = await line.receive()
+        assert (event["method"], event["params"]) == ("event", {"number": 7, "line": "test::7"})
+    await first.stream.aclose()
+    await third.call("daemon.status")
+    with trio.fail_after(5):
+        while len(control.events.watchers) == 2:
+            await third.call("daemon.status")
+
+
+async def test_one_server_per_socket_and_dead_ones_are_replaced(control: Control, tmp_path: Path) -> None:
+    second = ControlServer(control.path, MemoryFiles(), SomeFacts(), SomeEvents())
+    with pytest.raises(SocketError, match="already listens"):
+        await second.run()
+    dead = tmp_path / "dead"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ControlServer(dead, MemoryFiles(), SomeFacts(), SomeEvents()).run)
+        nursery.cancel_scope.cancel()
+    assert not dead.exists()
+    with pytest.raises(SocketError, match="too long"):
+        await ControlServer(tmp_path / ("x" * 200), MemoryFiles(), SomeFacts(), SomeEvents()).run()
+
+
+async def test_the_blocking_client(control: Control) -> None:
+    def use() -> None:
+        with Client(control.path, timeout=5) as client:
+            assert client.call("daemon.status")["pid"] == 1
+            with pytest.raises(ControlError) as caught:
+                client.call("path.stat", path="absent")
+            assert caught.value.number == 2
+            assert "/absent" in caught.value.text
+            opened = client.call("file.open", path="new", write=True)
+            data = base64.b64encode(b"contents").decode()
+            client.call("file.write", handle=opened["handle"], offset=0, data=data)
+            client.call("file.close", handle=opened["handle"])
+            assert client.call("path.stat", path="new")["attributes"]["size"] == 8
+
+    await trio.to_thread.run_sync(use)
+
+
+def test_no_daemon_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(NoDaemonError, match="realmfs mount"):
+        Client(tmp_path / "absent")
