@@ -14,6 +14,8 @@ import enum
 import errno as local
 import os
 
+from realmfs.rpc2.codes import Rpc2Code, is_fatal
+
 UNKNOWN_CODE = 4711
 """What servers send for an error that has no number, and what a number without an error becomes."""
 
@@ -192,19 +194,19 @@ class CodaError(Exception):
         return f"{self.text}: {reason} ({name})" if self.text else f"{reason} ({name})"
 
 
-_TRANSPORT = {
-    -2001: Code.ETIMEDOUT,  # FAIL
-    -2002: Code.ETIMEDOUT,  # NOCONNECTION
-    -2003: Code.ETIMEDOUT,  # TIMEOUT
-    -2015: Code.ETIMEDOUT,  # DEAD
-    -2014: Code.ETIMEDOUT,  # SEFAIL2
-    -2016: Code.ERETRY,  # NAKED
-    -2007: Code.ERETRY,  # NOTCLIENT
-    -1002: Code.EIO,  # SEFAIL1
-    -2017: Code.EIO,  # SEFAIL3
-    -2018: Code.EIO,  # SEFAIL4
-    -2009: Code.EPERM,  # NOTAUTHENTICATED, at bind
-    -3: Code.EOPNOTSUPP,  # INVALIDOPCODE
+_TRANSPORT: dict[int, Code] = {
+    Rpc2Code.FAIL: Code.ETIMEDOUT,
+    Rpc2Code.NOCONNECTION: Code.ETIMEDOUT,
+    Rpc2Code.TIMEOUT: Code.ETIMEDOUT,
+    Rpc2Code.DEAD: Code.ETIMEDOUT,
+    Rpc2Code.SEFAIL2: Code.ETIMEDOUT,
+    Rpc2Code.NAKED: Code.ERETRY,
+    Rpc2Code.NOTCLIENT: Code.ERETRY,
+    Rpc2Code.SEFAIL1: Code.EIO,
+    Rpc2Code.SEFAIL3: Code.EIO,
+    Rpc2Code.SEFAIL4: Code.EIO,
+    Rpc2Code.NOTAUTHENTICATED: Code.EPERM,  # at bind
+    Rpc2Code.INVALIDOPCODE: Code.EOPNOTSUPP,
 }
 _TRANSLATED = {
     Code.VBUSY: Code.EWOULDBLOCK,
@@ -234,7 +236,7 @@ def translate(result: int, reintegrating: bool = False) -> Code:
     EINCOMPATIBLE is a conflict of that record; elsewhere it means that something changed: retry.
     """
     if result < 0:
-        return _TRANSPORT.get(result, Code.ETIMEDOUT if result <= -2000 else Code.EINVAL)
+        return _TRANSPORT.get(result, Code.ETIMEDOUT if is_fatal(result) else Code.EINVAL)
     code = Code.of(result)
     if reintegrating and code is Code.EINCOMPATIBLE:
         return code

@@ -21,7 +21,10 @@ from realmfs.vice.volumes import Disk, Replica, Statistics, VolumeInfo, VolumeSt
 
 __all__ = [
     "CALLBACK_SUBSYSTEM",
+    "FABRICATED",
     "FILE_SUBSYSTEM",
+    "LOCAL_DIRECTORY",
+    "LOCAL_FILE",
     "ROOT",
     "VICE_VERSION",
     "VSG_MEMBERS",
@@ -51,6 +54,13 @@ VICE_VERSION: Final = 3
 """What NewConnectFS must say (vice.md §2.2)."""
 ROOT: Final = (1, 1)
 """Vnode and unique of the root directory of every volume (vice.md §3)."""
+
+LOCAL_FILE: Final = 0xFFFFFFFE
+"""Vnode of a file or symlink made without a server; such fids are never sent (reintegration.md §6)."""
+LOCAL_DIRECTORY: Final = 0xFFFFFFFF
+"""Vnode of a directory made without a server."""
+FABRICATED: Final = (0xFFFFFFFA, 0xFFFFFFFC)
+"""Vnodes of objects that only this client sees (vice.md §3)."""
 
 _THREE_WORDS = struct.Struct(">3I")
 _STATUS = struct.Struct(">IIiII 8i3I IIIIiiIII")
@@ -92,6 +102,11 @@ class Fid(NamedTuple):
     def is_root(self) -> bool:
         """Whether this is the root directory of its volume."""
         return self[1:] == ROOT
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no server knows this fid, so that none may be asked about it."""
+        return self.vnode >= LOCAL_FILE or self.vnode in FABRICATED
 
     @property
     def names_volume(self) -> bool:

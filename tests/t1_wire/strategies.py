@@ -114,6 +114,8 @@ def _value(hint: Any) -> st.SearchStrategy[Any]:
     if plain is bytes:
         zero = get_args(hint)[1].zero
         return st.binary(min_size=len(zero), max_size=len(zero) or 60)
+    if plain in VALUES:
+        return VALUES[plain]
     element = get_args(plain)[0]
     return st.lists(u32 if element is int else VALUES[element], max_size=6).map(tuple)
 
