@@ -69,7 +69,7 @@ def _against_reference(
     with write_data(rig, room / "data", limit) as place:
         subjects: list[Subject] = [Ours(rig, place, room), Reference(rig, place)]
         chosen = [subject for subject in subjects if not options.only or subject.name in options.only]
-        scenes = [plan.small(sizes), plan.big(sizes)]
+        scenes = [plan.tree(sizes), plan.small(sizes), plan.big(sizes)]
         results = Bench(chosen, room / "data", runs=runs, limit=limit).run(scenes)
     return _report(options.json, results, about, "realmfs", ["reference"], fuse_shares(results, scenes))
 

@@ -1,10 +1,10 @@
 """The measuring: the same scenes for every subject, in turn, several times.
 
 A scene is one data set with all its states; every cold pass has a mount of its own. Runs are interleaved
-(scene by scene, every subject after the other, then all again), so that a disturbance of the machine meets
-all alike, and the median of the runs counts. A step that fails or exceeds its time is recorded as failed and
-the subject goes on with the next scene on a new mount; a subject whose server does not start is left out
-with the reason.
+(scene by scene, every subject after the other, in each run another one first), so that a disturbance of the
+machine meets all alike, and the median of the runs counts. A step that fails or exceeds its time is
+recorded as failed and the subject goes on with the next scene on a new mount; a subject whose server does
+not start is left out with the reason.
 """
 
 import sys
@@ -40,8 +40,9 @@ class Bench:
             for subject in self._subjects:
                 self._start(subject, started)
             for number in range(1, self._runs + 1):
+                turn = number % len(started) if started else 0
                 for scene in scenes:
-                    for subject in started:
+                    for subject in started[turn:] + started[:turn]:
                         _say(f"run {number} of {self._runs}: {scene.work}: {subject.name}")
                         self._play(subject, scene)
             for subject in started:

@@ -75,13 +75,13 @@ class Program:
             return False
         return True
 
-    def stop(self) -> bool:
+    def stop(self, grace: float = GRACE) -> bool:
         """SIGTERM, then SIGKILL; False if not even that ended it in time."""
         self.signal(signal.SIGTERM)
-        if self.ended(GRACE):
+        if self.ended(grace):
             return True
         self.signal(signal.SIGKILL)
-        return self.ended(GRACE)
+        return self.ended(grace)
 
 
 def run(argv: Sequence[str], within: float, *, env: Mapping[str, str] | None = None, stdin: str = "") -> str:
@@ -111,8 +111,10 @@ def run(argv: Sequence[str], within: float, *, env: Mapping[str, str] | None = N
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    try:
+    """Kill it and all it started. Where it hangs in a mount, the mount's owner is next."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(GRACE)
-    except (ProcessLookupError, subprocess.TimeoutExpired):
-        pass  # it hangs in a file system that its owner takes down next
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
