@@ -1,0 +1,56 @@
+"""What all realms, servers and groups of one client share."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from realmfs.realms.settings import RealmSettings
+from realmfs.realms.types import Listener
+from realmfs.rpc2.endpoint import Endpoint
+from realmfs.vice.types import ClientId
+
+MAX_BACKGROUND = 64
+
+
+@dataclass(slots=True)
+class Context:
+    """The endpoint, the settings, who listens, and the nursery for what nobody waits for."""
+
+    endpoint: Endpoint
+    settings: RealmSettings
+    listener: Listener
+    breaks: int = 0
+    """How many promises were broken so far.
+
+    A reply that was under way meanwhile promises nothing (vice.md §4.2).
+    """
+    online: bool = True
+    token_refused: Callable[[str, int], None] | None = None
+    """Told when a server refuses a user's token, which is then dropped: realm and user."""
+    nursery: trio.Nursery | None = None
+    _running: set[Any] = field(default_factory=set)
+
+    @property
+    def client_id(self) -> ClientId:
+        """How we introduce ourselves to servers."""
+        settings = self.settings
+        return ClientId(settings.user_name.encode(), settings.host_name.encode(), b"realmfs", settings.uuid)
+
+    def background(self, key: Any, work: Callable[[], Awaitable[None]]) -> bool:
+        """Run `work` in the background unless work with the same key is running. False: it was not started.
+
+        There is a limit to how much runs; what is refused must be something that will be asked for again.
+        """
+        if self.nursery is None or key in self._running or len(self._running) >= MAX_BACKGROUND:
+            return False
+        self._running.add(key)
+        self.nursery.start_soon(self._run, key, work)
+        return True
+
+    async def _run(self, key: Any, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        finally:
+            self._running.discard(key)

@@ -1,0 +1,248 @@
+"""What all calls to a volume's servers have in common.
+
+Who is asked, how answers count, what is done about trouble.
+
+A request goes round until it is settled:
+
+    ask all servers up ─► success ─► done
+        ▲                 EASYRESOLVE ─► done; resolve in the background
+        │                 ERETRY, EWOULDBLOCK ─► pause, a little longer each time ─┐
+        │                 ESYNRESOLVE ─► COP2 of ours under way? deliver it.       │
+        │                                else Resolve, at most 5 times             │
+        └──────────────────────────────────────────────────────────────────────────┘
+                          anything else, or out of patience ─► CodaError
+
+Our own updates, SetACL and Resolve of a volume never run beside each other (`updating`): a Resolve that
+meets a half executed update finds replicas without a common history and declares a conflict (vice.md §5.2).
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from realmfs.realms.collate import collate_read
+from realmfs.realms.context import Context
+from realmfs.realms.cop2 import Cop2Queue
+from realmfs.realms.round import Answers, Call, Patience, ask
+from realmfs.realms.server import Server, State
+from realmfs.realms.types import ANYUSER
+from realmfs.realms.volume import Replica
+from realmfs.vice.calls import Cop2, Resolve
+from realmfs.vice.cop2 import CALL_ENTRIES, PIGGY_ENTRIES, Cop2Entry, pack_entries
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_RESOLVES = 5
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+PRIMARY_KEPT = 15.0
+"""Seconds before the choice of the primary is looked at again."""
+PRIMARY_MARGIN = 1.25
+"""A server so much slower than the fastest is as good: clients then spread over the group."""
+TYPICAL_SIZE = 65536
+RESOLVE_PATIENCE = 60.0
+
+
+class Core:
+    """The group of one volume: its replicas, its primary, its queue of second phases."""
+
+    def __init__(
+        self, context: Context, volume_id: int, replicated: bool, replicas: Sequence[Replica]
+    ) -> None:
+        self.context = context
+        self.volume_id = volume_id
+        self.replicated = replicated
+        self.replicas = tuple(replicas)
+        self.servers: dict[int, Server] = {replica.slot: replica.server for replica in replicas}
+        self.cop2 = Cop2Queue()
+        self.updating = trio.Lock()
+        self.contended = 0
+        """How many updates in a row met a volume that somebody else had locked."""
+        self.parents: dict[Fid, Fid] = {}
+        """Of objects about to be resolved: what to resolve if the object itself cannot be."""
+        self._flushing = trio.Lock()
+        self._primary = -1
+        self._primary_until = 0.0
+
+    # who is asked
+
+    def members(self) -> list[Replica]:
+        """Return the replicas on servers not known to be down, in slot order.
+
+        Raises CodaError(ETIMEDOUT) if none.
+        """
+        members = [replica for replica in self.replicas if replica.server.available]
+        if not members:
+            raise CodaError(Code.ETIMEDOUT)
+        return members
+
+    def patience(self, seconds: float | None) -> Patience:
+        """Return the bound of one public call."""
+        return Patience(self.context.settings.patience if seconds is None else seconds)
+
+    def primary_of(self, slots: Collection[int]) -> int:
+        """Return the slot of the server, among these, that data should come from.
+
+        A fast one, kept for a while.
+        """
+        now = trio.current_time()
+        if self._primary in slots and now < self._primary_until:
+            return self._primary
+        times = {slot: self._expected_time(slot) for slot in slots}
+        best = min(times.values())
+        self._primary = random.choice([s for s, time in times.items() if time <= best * PRIMARY_MARGIN])
+        self._primary_until = now + PRIMARY_KEPT
+        return self._primary
+
+    def _expected_time(self, slot: int) -> float:
+        server = self.servers[slot]
+        if server.state is not State.UP:
+            return 10.0
+        round_trip, bandwidth = server.round_trip, server.bandwidth
+        return (round_trip or 0.0) + (TYPICAL_SIZE / bandwidth if bandwidth else 0.0)
+
+    async def ask(
+        self, call: Call, user: int, patience: Patience, replicas: Sequence[Replica] | None = None
+    ) -> Answers:
+        """Make a call at all members, or at these replicas, in parallel."""
+        members = self.members() if replicas is None else replicas
+        return await ask(self.context, members, user, call, patience)
+
+    # how answers count
+
+    def collate(self, answers: Answers, patience: Patience) -> Code:
+        """Collate the answers to a call that changes nothing; servers found dead do not count.
+
+        Raises CodaError(EWOULDBLOCK) if a server that is up has not answered within the patience: its
+        replica may be the newest, so it cannot be left out.
+        """
+        codes = []
+        for slot, answer in answers.items():
+            if answer.heard or answer.code is Code.ERETRY:
+                codes.append(answer.code)
+            elif answer.code is Code.ETIMEDOUT and self.servers[slot].available:
+                if patience.left <= 0:
+                    raise CodaError(Code.EWOULDBLOCK, f"{self.servers[slot]} is busy")
+                return Code.ERETRY
+        if not codes:
+            lost = {answer.code for answer in answers.values()}
+            return Code.EIO if Code.EIO in lost else Code.ETIMEDOUT
+        return collate_read(codes)
+
+    async def settle(
+        self, fid: Fid | None, attempt: Callable[[], Awaitable[T | Code]], patience: Patience
+    ) -> T:
+        """Repeat an attempt until it yields something better than a code; see the drawing above."""
+        pause, resolves = 0.0, 0
+        while True:
+            outcome = await attempt()
+            if not isinstance(outcome, Code):
+                return outcome
+            if outcome is Code.ESYNRESOLVE and fid is not None and resolves < MAX_RESOLVES and patience.left:
+                resolves += 1
+                await self.make_equal(fid, patience)
+            elif outcome in (Code.ERETRY, Code.EWOULDBLOCK) and patience.left > pause:
+                await trio.sleep(pause)
+                pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+            elif outcome in (Code.ERETRY, Code.ESYNRESOLVE):
+                raise CodaError(Code.EWOULDBLOCK)
+            else:
+                raise CodaError(outcome)
+
+    # second phases
+
+    def piggy(self) -> tuple[bytes, list[Cop2Entry]]:
+        """Return what may ride on the next call to the whole group, and the entries that it stands for.
+
+        Return what may ride on the next call to the whole group, and what to tell the queue if that
+        succeeds.
+        """
+        if not len(self.cop2):
+            return b"", []
+        batch = self.cop2.batch(PIGGY_ENTRIES)
+        return pack_entries(batch), batch
+
+    async def flush_cop2(self, patience: Patience | None = None) -> None:
+        """Deliver the queue to the whole group. What cannot be delivered stays in it."""
+        if not len(self.cop2):
+            return
+        patience = patience or self.patience(None)
+        async with self._flushing:
+            while batch := self.cop2.batch(CALL_ENTRIES):
+                if not any(replica.server.available for replica in self.replicas):
+                    return
+                call = Call(Cop2.OPCODE, Cop2(entries=pack_entries(batch)).pack())
+                answers = await self.ask(call, ANYUSER, patience)
+                codes = [answer.code for answer in answers.values()]
+                if collate_read(codes) not in (Code.SUCCESS, Code.EASYRESOLVE):
+                    log.info("volume %x: COP2 not delivered: %s", self.volume_id, [c.name for c in codes])
+                    return
+                self.cop2.delivered(batch)
+
+    # resolution
+
+    def resolve_later(self, fid: Fid) -> None:
+        """Have the servers make the replicas of an object equal in the background."""
+        if self.replicated:
+            self.context.background(("resolve", fid), partial(self._resolve_quietly, fid))
+
+    async def _resolve_quietly(self, fid: Fid) -> None:
+        try:
+            await self.resolve(fid, self.patience(RESOLVE_PATIENCE))
+        except CodaError as error:
+            log.info("%s: resolution in the background: %s", fid, error)
+
+    async def make_equal(self, fid: Fid, patience: Patience) -> None:
+        """Do what may make the replicas of an object equal, so that the group can be asked again.
+
+        If an update of ours was under way, or its second phase not delivered, that explains the difference:
+        then nothing is resolved yet. Outcomes of Resolve other than that show in the next answers.
+        """
+        if not self.replicated:
+            return
+        ours = self.updating.locked() or len(self.cop2) > 0
+        try:
+            if ours:
+                with patience.scope():
+                    async with self.updating:
+                        pass
+                await self.flush_cop2(patience)
+            else:
+                await self.resolve(fid, patience)
+        except CodaError as error:
+            log.info("%s: resolution: %s", fid, error)
+
+    async def resolve(self, fid: Fid, patience: Patience) -> None:
+        """Let one server make the replicas equal (vice.md §5.3). Raises CodaError: EINCONS is a conflict.
+
+        The server of the lowest slot is asked, so that clients who see the same trouble ask the same one.
+        An object missing where it should be is resolved by its directory.
+        """
+        code = Code.ETIMEDOUT
+        with patience.scope():
+            async with self.updating:
+                await self.flush_cop2(patience)
+                code = await self._resolve_once(fid, patience)
+                parent = self.parents.pop(fid, None)
+                if code is Code.ENOENT and parent is not None:
+                    code = await self._resolve_once(parent, patience)
+        if code is not Code.SUCCESS:
+            raise CodaError(code, f"resolution of {fid}")
+
+    async def _resolve_once(self, fid: Fid, patience: Patience) -> Code:
+        call = Call(Resolve.OPCODE, Resolve(fid=fid).pack())
+        code = Code.ETIMEDOUT
+        for replica in self.members():
+            answer = (await self.ask(call, ANYUSER, patience, [replica]))[replica.slot]
+            code = answer.code
+            if answer.heard:
+                log.info("%s: %s resolved it: %s", fid, replica.server, code.name)
+                break
+        return code

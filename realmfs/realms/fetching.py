@@ -1,0 +1,217 @@
+"""Fetching contents from a group.
+
+Newest version only, from one server, going on at another (vice.md §5.2, §6.3).
+
+The first piece is asked of *all* members at once. One of them, the primary, sends data; the others are told
+that somebody else is chosen and answer with status and promise. So a cold file costs one round, and still
+rests on the versions of all servers. If the primary turns out not to have the newest version, what it sent
+is void and the piece is fetched again from one that has.
+
+Large files come in pieces. From the second on only the primary is asked: with a non-zero offset a server
+first compares the version (EAGAIN if it differs), so each piece is known to be of the one version. That is
+also why, when the primary dies, another server of equal version can go on exactly where it stopped, but for
+the first piece: there the dead server never said which version it was sending, and the piece begins anew.
+
+Counts obey vice.md §5.2: whole objects from 0 with count "to the end", pieces with their exact size, never
+a piece beyond the end, never of directories and symlinks.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from realmfs.realms.core import Core
+from realmfs.realms.reading import agree, get_attr, parse
+from realmfs.realms.round import Call, Patience
+from realmfs.realms.types import Attributes, SinkAt
+from realmfs.rpc2.transfer import Sink
+from realmfs.vice.calls import WHOLE, Fetch, FetchPartial
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid, Order, VersionVector
+
+log = logging.getLogger(__name__)
+
+PIECE = 4 << 20
+SOMEBODY_ELSE = 0xFFFFFFFF
+"""As PrimaryHost: an address no server has, so the server sends status only. (0 = send the data.)"""
+MAX_LENGTH = 1 << 32
+
+
+class VersionChangedError(CodaError):
+    """The object has another version than the one asked for; `attributes` are its present ones."""
+
+    def __init__(self, attributes: Attributes) -> None:
+        super().__init__(Code.EAGAIN, "the object has changed on the servers")
+        self.attributes = attributes
+
+
+class _Arrival:
+    """Passes on what arrives, at most `limit` bytes; counts it and notes the progress."""
+
+    def __init__(self, sink: Sink, patience: Patience, limit: int) -> None:
+        self._sink = sink
+        self._patience = patience
+        self._limit = limit
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes. Raises ValueError, which fails the transfer, when a server sends too many."""
+        self.size += len(data)
+        if self.size > self._limit:
+            raise ValueError(f"more than {self._limit} bytes arrive")
+        self._sink.write(data)
+        self._patience.progress()
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One fetch. `vv` and `length`: the version that the caller knows; None: whatever the group has."""
+
+    core: Core
+    fid: Fid
+    user: int
+    sink_at: SinkAt
+    patience: Patience
+    vv: VersionVector | None
+    length: int | None
+    dominant: tuple[int, ...] = ()
+    """The slots that have the version being fetched, once that is known."""
+    primary: int | None = None
+    failed: set[int] = field(default_factory=set)
+    """Slots whose transfers failed: not chosen again here."""
+
+    async def run(self, offset: int, count: int | None, ask_all: bool) -> Attributes:
+        """Fetch `count` bytes (None: to the end) from `offset`. See `Group.fetch`."""
+        if self.length is None and (offset or count is not None):
+            self.vv, self.length = await self._version()
+        end = self.length
+        if end is not None:
+            end = end if count is None else min(offset + count, end)
+            if offset >= end:
+                attributes = await get_attr(self.core, self.fid, self.user, self.patience)
+                self._check(attributes)
+                return attributes
+        first_end = end
+        if end is not None and not self.fid.is_directory and self._partial():
+            first_end = min(end, offset + PIECE)
+        whole = offset == 0 and first_end == self.length
+        attributes = await self.core.settle(
+            self.fid, lambda: self._first(offset, None if whole else first_end, ask_all), self.patience
+        )
+        self.vv = attributes.status.vv
+        at = first_end
+        while end is not None and at is not None and at < end:
+            at = await self._next(at, min(end, at + PIECE))
+        return attributes
+
+    async def _version(self) -> tuple[VersionVector, int]:
+        attributes = await get_attr(self.core, self.fid, self.user, self.patience)
+        self._check(attributes)
+        return attributes.status.vv, attributes.status.length
+
+    def _check(self, attributes: Attributes) -> None:
+        if self.vv is not None and attributes.status.vv.compare(self.vv) is not Order.EQUAL:
+            raise VersionChangedError(attributes)
+
+    def _partial(self) -> bool:
+        return all(server.fetches_partially is not False for server in self.core.servers.values())
+
+    def _request(self, offset: int, end: int | None, primary_host: int, piggy: bytes = b"") -> bytes:
+        vv = self.vv or VersionVector()
+        if not self._partial():
+            return Fetch(
+                fid=self.fid, vv=vv, primary_host=primary_host, offset=offset, piggy_cop2=piggy
+            ).pack()
+        count = WHOLE if end is None else end - offset
+        return FetchPartial(
+            fid=self.fid, vv=vv, primary_host=primary_host, offset=offset, count=count, piggy_cop2=piggy
+        ).pack()
+
+    def _arrival(self, offset: int, end: int | None) -> _Arrival:
+        return _Arrival(self.sink_at(offset), self.patience, (MAX_LENGTH if end is None else end) - offset)
+
+    def _fails(self, slot: int, reason: str) -> None:
+        log.info("%s: %s fails: %s", self.fid, self.core.servers[slot], reason)
+        self.failed.add(slot)
+
+    def _choose(self, slots: Collection[int]) -> int:
+        """Return the slot to take data from, the same as before if possible.
+
+        Raises CodaError if none is left.
+        """
+        left = [slot for slot in slots if slot not in self.failed and self.core.servers[slot].available]
+        if not left:
+            raise CodaError(
+                Code.EIO if any(self.core.servers[slot].available for slot in slots) else Code.ETIMEDOUT
+            )
+        if self.primary not in left:
+            self.primary = self.core.primary_of(left)
+        return self.primary
+
+    # the first piece: from the primary, with the status of all others
+
+    async def _first(self, offset: int, end: int | None, ask_all: bool) -> Attributes | Code:
+        core = self.core
+        members = core.members()
+        primary = self._choose([replica.slot for replica in members])
+        if not ask_all:
+            members = [replica for replica in members if replica.slot == primary]
+            await core.flush_cop2(self.patience)
+        arrival = self._arrival(offset, end)
+        piggy, batch = core.piggy()
+        data = self._request(offset, end, 0, piggy)
+        status_only = self._request(offset, end, SOMEBODY_ELSE, piggy)
+        bodies = {replica.slot: data if replica.slot == primary else status_only for replica in members}
+        opcode = FetchPartial.OPCODE if self._partial() else Fetch.OPCODE
+        answers = await core.ask(
+            Call(opcode, data, bodies, sinks={primary: arrival}), self.user, self.patience, members
+        )
+        statuses = {slot: reply.status for slot, reply in parse(core, answers, FetchPartial.Reply).items()}
+        answer = answers[primary]
+        lost = answer.code is not Code.SUCCESS and not answer.heard
+        if lost:
+            self._fails(primary, answer.code.name)
+        elif answer.code is Code.EAGAIN and offset:
+            self._check(await get_attr(core, self.fid, self.user, self.patience))
+        agreed = agree(core, self.fid, answers, statuses, self.patience)
+        if isinstance(agreed, Code):
+            return Code.ERETRY if lost and agreed in (Code.EIO, Code.ETIMEDOUT) else agreed
+        core.cop2.delivered(batch)
+        self.dominant = agreed.dominant
+        if primary not in agreed.dominant:
+            self.primary = agreed.chosen if agreed.chosen not in self.failed else None
+            return Code.ERETRY
+        attributes = Attributes(statuses[primary], agreed.promised)
+        self._check(attributes)
+        expected = (attributes.status.length if end is None else end) - offset
+        if arrival.size != expected:
+            self._fails(primary, f"{arrival.size} bytes came instead of {expected}")
+            return Code.ERETRY
+        return attributes
+
+    # the others: from one server that has checked the version
+
+    async def _next(self, at: int, end: int) -> int:
+        """Fetch more, at most up to `end`; return how far it got. Raises CodaError when no server is left."""
+        core = self.core
+        await core.flush_cop2(self.patience)
+        slot = self._choose(self.dominant)
+        arrival = self._arrival(at, end)
+        call = Call(FetchPartial.OPCODE, self._request(at, end, 0), sinks={slot: arrival})
+        replica = next(replica for replica in core.replicas if replica.slot == slot)
+        answers = await core.ask(call, self.user, self.patience, [replica])
+        at += arrival.size
+        answer = answers[slot]
+        if not answer.heard:
+            if not self.patience.left:
+                raise CodaError(Code.EWOULDBLOCK if core.servers[slot].available else Code.ETIMEDOUT)
+            if answer.code is not Code.ERETRY:
+                self._fails(slot, answer.code.name)
+        elif answer.code is Code.EAGAIN:
+            self._check(await get_attr(core, self.fid, self.user, self.patience))
+            self._fails(slot, "it has another version than it had")
+        elif answer.code is not Code.SUCCESS:
+            raise CodaError(answer.code)
+        elif at != end:
+            self._fails(slot, f"a piece ended at {at} instead of {end}")
+        return at

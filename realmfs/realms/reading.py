@@ -1,0 +1,197 @@
+"""Calls that change nothing, answered by the whole group as one (vice.md §6.3)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from realmfs.realms.core import Core
+from realmfs.realms.round import Answers, Call, Patience
+from realmfs.realms.types import AccessListAnswer, Attributes
+from realmfs.rpc2.errors import BadPacket
+from realmfs.vice.calls import MAX_PIGGIES, GetAcl, GetAttr, ValidateAttrs, until_nul
+from realmfs.vice.errors import Code
+from realmfs.vice.types import VSG_MEMBERS, Fid, FidAndVector, ObjectType, Order, Status, VersionVector
+from realmfs.vice.versions import check_group
+from realmfs.vice.wire import Results
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Results)
+
+VALIDATE_ROUNDS = 3
+"""How often a validation is begun anew because the object asked about first is gone or differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a group has in common.
+
+    The slots with the newest version, the one to believe, whether all promised.
+    """
+
+    chosen: int
+    dominant: tuple[int, ...]
+    promised: bool
+
+
+def parse(core: Core, answers: Answers, kind: type[R]) -> dict[int, R]:
+    """Return the replies of those who succeeded. One that cannot be read counts as EIO from then on."""
+    replies = {}
+    for slot, answer in answers.items():
+        if answer.code is not Code.SUCCESS:
+            continue
+        try:
+            replies[slot] = kind.unpack(answer.body)
+        except BadPacket as error:
+            log.info("%s sent a senseless reply: %s", core.servers[slot], error)
+            answers[slot] = answer._replace(code=Code.EIO)
+    return replies
+
+
+def sound(core: Core, fid: Fid, answers: Answers, statuses: Mapping[int, Status]) -> dict[int, Status]:
+    """Return the statuses that can be the object's: its type fits its fid.
+
+    Others count as EIO from then on.
+    """
+    result = {}
+    for slot, status in statuses.items():
+        if (status.type is ObjectType.DIRECTORY) == fid.is_directory:
+            result[slot] = status
+        else:
+            log.info("%s calls %s a %s", core.servers[slot], fid, status.type.name)
+            answers[slot] = answers[slot]._replace(code=Code.EIO)
+    return result
+
+
+def agree(
+    core: Core, fid: Fid, answers: Answers, statuses: Mapping[int, Status], patience: Patience
+) -> Agreement | Code:
+    """Collate, compare versions, choose whom to believe, and see whether the promise holds (vice.md §6.3)."""
+    statuses = sound(core, fid, answers, statuses)
+    code = core.collate(answers, patience)
+    if code is Code.ESYNRESOLVE:
+        _note_parent(core, fid, statuses)
+    if code not in (Code.SUCCESS, Code.EASYRESOLVE):
+        return code
+    dominant = tuple(statuses)
+    if core.replicated and len(statuses) > 1:
+        vectors = [statuses[slot].vv if slot in statuses else None for slot in range(VSG_MEMBERS)]
+        check = check_group(vectors, equality_required=fid.is_directory)
+        if not check.consistent:
+            _note_parent(core, fid, statuses)
+            return Code.ESYNRESOLVE
+        dominant = check.dominant
+    easy = code is Code.EASYRESOLVE or len(dominant) < len(statuses)
+    if easy:
+        _note_parent(core, fid, statuses)
+        core.resolve_later(fid)
+    promised = not easy and promise_stands(core, answers, {s: st.callback for s, st in statuses.items()})
+    return Agreement(core.primary_of(dominant), dominant, promised)
+
+
+def promise_stands(core: Core, answers: Answers, given: Mapping[int, bool]) -> bool:
+    """Whether every server that is up has promised, and nothing was broken since it was asked."""
+    for replica in core.replicas:
+        if not replica.server.available:
+            continue
+        if not given.get(replica.slot) or not replica.server.promise_stands(answers[replica.slot]):
+            return False
+    for slot in given:
+        core.servers[slot].gave_promise()
+    return True
+
+
+def _note_parent(core: Core, fid: Fid, statuses: Mapping[int, Status]) -> None:
+    for status in statuses.values():
+        if status.parent != (0, 0) and len(core.parents) < MAX_PIGGIES:
+            core.parents[fid] = Fid(fid.volume, *status.parent)
+
+
+async def get_attr(core: Core, fid: Fid, user: int, patience: Patience) -> Attributes:
+    """Ask all members for an object's status."""
+
+    async def attempt() -> Attributes | Code:
+        piggy, batch = core.piggy()
+        answers = await core.ask(
+            Call(GetAttr.OPCODE, GetAttr(fid=fid, piggy_cop2=piggy).pack()), user, patience
+        )
+        replies = parse(core, answers, GetAttr.Reply)
+        agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
+        if isinstance(agreed, Code):
+            return agreed
+        core.cop2.delivered(batch)
+        chosen = replies[agreed.chosen]
+        return Attributes(chosen.status, agreed.promised, chosen.sha)
+
+    return await core.settle(fid, attempt, patience)
+
+
+async def get_acl(core: Core, fid: Fid, user: int, patience: Patience) -> AccessListAnswer:
+    """Ask all members for a directory's access list."""
+
+    async def attempt() -> AccessListAnswer | Code:
+        piggy, batch = core.piggy()
+        answers = await core.ask(
+            Call(GetAcl.OPCODE, GetAcl(fid=fid, piggy_cop2=piggy).pack()), user, patience
+        )
+        replies = parse(core, answers, GetAcl.Reply)
+        agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
+        if isinstance(agreed, Code):
+            return agreed
+        core.cop2.delivered(batch)
+        chosen = replies[agreed.chosen]
+        return AccessListAnswer(until_nul(chosen.acl), chosen.status)
+
+    return await core.settle(fid, attempt, patience)
+
+
+async def validate(
+    core: Core, objects: Sequence[tuple[Fid, VersionVector]], user: int, patience: Patience
+) -> dict[Fid, bool]:
+    """Ask all members whether these versions are still theirs. True: at every member, with its promise.
+
+    False does not say that the object changed, only that it must be asked about by itself.
+    """
+    rest = sorted(objects, key=lambda known: known[0])
+    result = dict.fromkeys((fid for fid, _ in rest), False)
+    for _ in range(VALIDATE_ROUNDS):
+        if not rest:
+            break
+        first, *others = [FidAndVector(fid, vv) for fid, vv in rest[: MAX_PIGGIES + 1]]
+        outcome = await _validate_round(core, first, others, user, patience)
+        if outcome:
+            result |= outcome
+            break
+        rest = rest[1:]
+    return result
+
+
+async def _validate_round(
+    core: Core, first: FidAndVector, others: Sequence[FidAndVector], user: int, patience: Patience
+) -> dict[Fid, bool]:
+    """Validate in one round.
+
+    Empty: the servers have no answer for the first object, which spoils the call.
+    """
+
+    async def attempt() -> dict[Fid, bool] | Code:
+        piggy, batch = core.piggy()
+        body = ValidateAttrs(primary=first.fid, piggies=tuple(others), piggy_cop2=piggy).pack()
+        answers = await core.ask(Call(ValidateAttrs.OPCODE, body), user, patience)
+        replies = parse(core, answers, ValidateAttrs.Reply)
+        agreed = agree(core, first.fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
+        if agreed in (Code.ETIMEDOUT, Code.ERETRY, Code.EWOULDBLOCK):
+            return agreed
+        if isinstance(agreed, Code):
+            return {}
+        core.cop2.delivered(batch)
+        unbroken = promise_stands(core, answers, dict.fromkeys(replies, True))
+        same = replies[agreed.chosen].status.vv.compare(first.vv) is Order.EQUAL
+        result = {first.fid: agreed.promised and same}
+        for i, other in enumerate(others):
+            valid = all(reply.flags[i : i + 1] == b"\1" for reply in replies.values())
+            result[other.fid] = unbroken and valid
+        return result
+
+    return await core.settle(None, attempt, patience)

@@ -1,0 +1,293 @@
+"""One realm: its root servers, its volumes and where they are, its users' tokens (realms.md §3, §5).
+
+What has been learned once is used at once and asked about again in the background, so a realm that was
+reached before can be entered without network. Only the very first question waits for a server.
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import trio
+
+from realmfs.realms.context import Context
+from realmfs.realms.group import Group
+from realmfs.realms.lookup import FILE_SERVICE, RootServer, in_order
+from realmfs.realms.memory import Location, Memory, RealmMemory
+from realmfs.realms.server import Answer, Server, State
+from realmfs.realms.types import ANYUSER, Token
+from realmfs.realms.volume import Replica, Volume
+from realmfs.rpc2.errors import BadPacket
+from realmfs.rpc2.service import Address
+from realmfs.vice.calls import GetRootVolume, GetVolumeInfo
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import VolumeInfo, VolumeType
+
+log = logging.getLogger(__name__)
+
+STAGGER = 0.5
+"""Seconds before the next root server is asked beside a silent one."""
+REFRESH = 600.0
+"""Seconds after which what is known of a volume is asked about again, in the background."""
+
+
+class Realm:
+    """A realm by its folded name."""
+
+    def __init__(self, context: Context, name: str, memory: Memory) -> None:
+        self.name = name
+        self.expires = 0.0
+        """When its servers are to be looked up again (trio's clock)."""
+        self._context = context
+        self._memory = memory
+        self._servers: dict[Address, Server] = {}
+        self._tokens: dict[int, Token] = {}
+        self._volumes: dict[int, Volume] = {}
+        self._refreshed: dict[object, float] = {}
+        self._rng = random.Random()
+
+    def __repr__(self) -> str:
+        return f"<Realm {self.name}>"
+
+    @property
+    def known(self) -> RealmMemory:
+        """What is remembered of it."""
+        return self._memory.realm(self.name)
+
+    # servers
+
+    @property
+    def servers(self) -> list[Server]:
+        """Every server that has been of interest so far."""
+        return list(self._servers.values())
+
+    @property
+    def root_servers(self) -> list[Server]:
+        """The servers that the realms file or DNS names, in a new order at each use (realms.md §2 "Order").
+
+        The servers that the realms file or DNS names, in a new order at each use (realms.md §2 "Order").
+        """
+        return [self.server_at(*entry.address) for entry in in_order(self.known.servers, self._rng)]
+
+    def set_root_servers(self, servers: Iterable[RootServer], ttl: float) -> None:
+        """Take what a look-up has found."""
+        found = tuple(servers)
+        self.expires = trio.current_time() + ttl
+        if found != self.known.servers:
+            self.known.servers = found
+            self._memory.touch()
+
+    def server_at(self, host: str, port: int | None = None) -> Server:
+        """Return the server at an IPv4 address; without a port, at the one this realm uses there."""
+        address = (host, port or self.port_at(host))
+        server = self._servers.get(address)
+        if server is None:
+            name = next((entry.name for entry in self.known.servers if entry.address == address), host)
+            server = self._servers[address] = Server(self._context, self, self.name, address, name)
+        return server
+
+    def port_at(self, host: str) -> int:
+        """Return the port of a server known by address only, as volume location gives it.
+
+        That of the file or SRV entry with the address; else the one that all entries share; else 2432.
+        """
+        ports = {entry.address[0]: entry.address[1] for entry in self.known.servers}
+        common = set(ports.values())
+        return ports.get(host) or (common.pop() if len(common) == 1 else FILE_SERVICE.port)
+
+    def reached(self) -> None:
+        """Note that one of its servers has shown itself."""
+        if not self.known.reached:
+            log.info("realm %s is found", self.name)
+            self.known.reached = True
+            self._memory.touch()
+
+    # tokens
+
+    def token(self, user: int) -> Token | None:
+        """Return a user's token, expired or not."""
+        return self._tokens.get(user)
+
+    def set_token(self, user: int, token: Token | None) -> None:
+        """Give a user a token, or take it away; connections made with another one are closed."""
+        if token is None:
+            self._tokens.pop(user, None)
+        else:
+            self._tokens[user] = token
+        for server in self._servers.values():
+            server.links.drop_user(user)
+
+    def refuse(self, user: int, token: Token) -> None:
+        """Drop a token that a server has refused (auth.md §5)."""
+        if self._tokens.get(user) != token:
+            return
+        log.info("realm %s: the token of user %d is refused", self.name, user)
+        self.set_token(user, None)
+        if self._context.token_refused is not None:
+            self._context.token_refused(self.name, user)
+
+    # volumes
+
+    async def root_volume(self, *, patience: float | None = None) -> str:
+        """Return the name of the root volume. Raises CodaError(ETIMEDOUT) if it never was learned."""
+        if self.known.root_volume is None:
+            await self._learn_root_volume(patience)
+        elif self._is_stale("root"):
+            self._context.background((self, "root"), partial(self._quietly, self._learn_root_volume, None))
+        return self.known.root_volume or "/"
+
+    async def _learn_root_volume(self, patience: float | None) -> None:
+        answer = await self._ask_any(GetRootVolume.OPCODE, GetRootVolume().pack(), patience)
+        try:
+            name = GetRootVolume.Reply.unpack(answer.body).name.decode("utf-8", "surrogateescape") or "/"
+        except BadPacket as error:
+            raise CodaError(Code.EIO, str(error)) from error
+        self._refreshed["root"] = trio.current_time()
+        if name != self.known.root_volume:
+            self.known.root_volume = name
+            self._memory.touch()
+
+    async def volume(self, name: str, *, patience: float | None = None) -> Volume:
+        """Return a volume by name. Raises CodaError: ENXIO, there is none; ETIMEDOUT, nobody to ask."""
+        place = self.known.volumes.get(name)
+        return await self._volume(name, place, patience)
+
+    async def volume_by_id(self, volume: int, *, patience: float | None = None) -> Volume:
+        """Return a volume by its id. Raises as `volume`."""
+        if volume in self._volumes and not self._is_stale(volume):
+            return self._volumes[volume]
+        place = self.known.by_id(volume)
+        return await self._volume(place.name if place else str(volume), place, patience)
+
+    def known_volume(self, volume: int) -> Volume | None:
+        """Return a volume by id if it is known, without asking anybody."""
+        if volume not in self._volumes and (place := self.known.by_id(volume)):
+            self._settle(place)
+        return self._volumes.get(volume)
+
+    def known_volumes(self) -> list[Volume]:
+        """Return the volumes used since the start."""
+        return list(self._volumes.values())
+
+    async def _volume(self, name: str, place: Location | None, patience: float | None) -> Volume:
+        if place is None:
+            return await self._locate(name, patience)
+        if self._is_stale(place.id):
+            self._context.background((self, name), partial(self._quietly, self._relocate, name))
+        return self._volumes.get(place.id) or self._settle(place)
+
+    def _is_stale(self, key: object) -> bool:
+        """Whether to ask again; the answer is yes once, then no for a while."""
+        now = trio.current_time()
+        if now - self._refreshed.get(key, -REFRESH) < REFRESH:
+            return False
+        self._refreshed[key] = now
+        return True
+
+    async def _quietly(self, work: Callable[..., Awaitable[object]], argument: object) -> None:
+        try:
+            await work(argument)
+        except CodaError as error:
+            log.info("realm %s: asking again: %s", self.name, error)
+
+    async def _relocate(self, name: str) -> None:
+        try:
+            await self._locate(name, None)
+        except CodaError as error:
+            if error.code is Code.ENXIO:
+                log.info("realm %s has no volume %s any more", self.name, name)
+                self.known.volumes.pop(name, None)
+                self._memory.touch()
+            raise
+
+    async def _locate(self, name: str, patience: float | None) -> Volume:
+        """Ask where a volume is: by its name, then each replica by its id (realms.md §5)."""
+        info = await self._volume_info(name, patience)
+        places: dict[int, tuple[int, int, str]] = {
+            replica.slot: (replica.slot, replica.volume, replica.server) for replica in info.replicas
+        }
+
+        async def look(slot: int, volume: int) -> None:
+            try:
+                replica = await self._volume_info(str(volume), patience)
+            except CodaError as error:
+                log.info("realm %s: replica %x of %s: %s", self.name, volume, name, error)
+                return
+            if not replica.is_replicated and replica.replicas:
+                places[slot] = (slot, volume, replica.replicas[0].server)
+
+        if info.is_replicated:
+            async with trio.open_nursery() as nursery:
+                for replica in info.replicas:
+                    nursery.start_soon(look, replica.slot, replica.volume)
+        if not places:
+            raise CodaError(Code.EIO, f"volume {name} of {self.name} is on no server")
+        old = self.known.by_id(info.id)
+        if name == str(info.id):
+            name = old.name if old else f"{info.id:08x}"
+        place = Location(info.id, name, info.type, tuple(places[slot] for slot in sorted(places)))
+        if place != old:
+            self.known.remember(place)
+            self._memory.touch()
+        self._refreshed[info.id] = trio.current_time()
+        return self._settle(place)
+
+    async def _volume_info(self, name: str, patience: float | None) -> VolumeInfo:
+        body = GetVolumeInfo(name=name.encode("utf-8", "surrogateescape")).pack()
+        answer = await self._ask_any(GetVolumeInfo.OPCODE, body, patience)
+        try:
+            return GetVolumeInfo.Reply.unpack(answer.body).info
+        except BadPacket as error:
+            raise CodaError(Code.EIO, str(error)) from error
+
+    def _settle(self, place: Location) -> Volume:
+        """Return the volume at this location; if it has moved, all that was promised about it is void."""
+        kind = VolumeType(place.type)
+        replicas = tuple(Replica(slot, volume, self.server_at(host)) for slot, volume, host in place.replicas)
+        volume = self._volumes.get(place.id)
+        if volume is not None and volume.replicas == replicas:
+            volume.name = place.name
+            return volume
+        group = Group(self._context, place.id, kind is VolumeType.REPLICATED, replicas)
+        if volume is None:
+            volume = self._volumes[place.id] = Volume(place.id, place.name, self, kind, replicas, group)
+            return volume
+        log.info("realm %s: volume %s is on other servers now", self.name, place.name)
+        volume.name, volume.type, volume.replicas, volume.group = place.name, kind, replicas, group
+        for replica in replicas:
+            self._context.listener.server_up(replica.server)
+        return volume
+
+    # questions that any server can answer
+
+    async def _ask_any(self, opcode: int, body: bytes, patience: float | None) -> Answer:
+        """Ask root servers as nobody, one beside the other when they are slow, until one answers.
+
+        Raises CodaError.
+        """
+        servers = [server for server in self.root_servers if server.available]
+        servers.sort(key=lambda server: server.state is not State.UP)
+        answers: list[Answer] = []
+
+        async def one(server: Server, done: trio.Event) -> None:
+            answer = await server.call(ANYUSER, opcode, body)
+            done.set()
+            if answer.heard:
+                answers.append(answer)
+                nursery.cancel_scope.cancel()
+
+        seconds = self._context.settings.patience if patience is None else patience
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for server in servers:
+                    done = trio.Event()
+                    nursery.start_soon(one, server, done)
+                    with trio.move_on_after(STAGGER):
+                        await done.wait()
+        if not answers:
+            self.expires = 0.0  # its servers may have moved: look them up again
+            raise CodaError(Code.ETIMEDOUT, f"no server of {self.name} answers")
+        if answers[0].code is not Code.SUCCESS:
+            raise CodaError(answers[0].code, f"realm {self.name}")
+        return answers[0]

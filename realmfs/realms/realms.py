@@ -1,0 +1,233 @@
+"""All realms of a client.
+
+Found by name, remembered, kept up to date; their servers probed; a clean way to leave.
+
+    name ──► known? ──► at once (looked up again in the background when its time is over)
+        └──► looked up: realms file, SRV, A ──► remembered, also on disk
+                  │ "no such realm" is remembered for some minutes
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from realmfs.realms.callbacks import CallbackService
+from realmfs.realms.context import Context
+from realmfs.realms.links import Link
+from realmfs.realms.lookup import (
+    FILE_SERVICE,
+    LOGIN_SERVICE,
+    MIN_TTL,
+    Lookup,
+    NoAnswerError,
+    RootServer,
+    UnknownRealmError,
+)
+from realmfs.realms.memory import Memory
+from realmfs.realms.names import fold, is_name
+from realmfs.realms.probes import TICK, Prober, probe
+from realmfs.realms.realm import Realm
+from realmfs.realms.server import Server, State
+from realmfs.realms.settings import RealmSettings
+from realmfs.realms.types import Listener
+from realmfs.rpc2.endpoint import Endpoint
+from realmfs.rpc2.service import Address
+from realmfs.vice.calls import TokenExpired
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import CALLBACK_SUBSYSTEM
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 5.0
+MAX_NEGATIVE = 1000
+
+
+class Realms:
+    """The realms of one client. `state_dir` None: nothing is remembered on disk."""
+
+    def __init__(
+        self, endpoint: Endpoint, settings: RealmSettings, listener: Listener, state_dir: Path | None = None
+    ) -> None:
+        self.context = Context(endpoint, settings, listener)
+        self._lookup = Lookup(settings.realms_file, settings.name_server)
+        self._memory = Memory(state_dir)
+        self._realms: dict[str, Realm] = {}
+        self._negative: dict[str, float] = {}
+        self._looking: dict[str, trio.Lock] = {}
+        self._prober = Prober(self.context)
+        endpoint.serve(CALLBACK_SUBSYSTEM, CallbackService(self.context, self._servers_at))
+
+    @property
+    def breaks(self) -> int:
+        """How many promises were broken so far. Sampled before and compared after a wait, it shows a race."""
+        return self.context.breaks
+
+    # names
+
+    async def realm(self, name: str, *, patience: float | None = None) -> Realm:
+        """Return a realm by name. Raises CodaError: ENOENT, there is none; ETIMEDOUT, nobody could be asked.
+
+        A remembered realm is returned at once, whether its servers answer or not.
+        """
+        name = fold(name)
+        known = self.realm_named(name)
+        if known is not None:
+            return known
+        if not is_name(name) or self._negative.get(name, 0.0) > trio.current_time():
+            raise CodaError(Code.ENOENT, f"realm {name}")
+        lock = self._looking.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                return self.realm_named(name) or await self._find(name, patience)
+        finally:
+            if not lock.statistics().tasks_waiting:
+                self._looking.pop(name, None)
+
+    async def _find(self, name: str, patience: float | None) -> Realm:
+        try:
+            answer = await self._lookup.find(
+                name, FILE_SERVICE, self.context.settings.patience if patience is None else patience
+            )
+        except UnknownRealmError as error:
+            while len(self._negative) >= MAX_NEGATIVE:
+                del self._negative[next(iter(self._negative))]
+            self._negative[name] = trio.current_time() + self.context.settings.negative
+            raise CodaError(Code.ENOENT, str(error)) from None
+        except NoAnswerError as error:
+            raise CodaError(Code.ETIMEDOUT, str(error)) from None
+        realm = self._realms[name] = Realm(self.context, name, self._memory)
+        realm.set_root_servers(answer.servers, answer.ttl)
+        return realm
+
+    def realm_named(self, name: str) -> Realm | None:
+        """Return a realm that is known, from this run or an earlier one, without waiting."""
+        name = fold(name)
+        realm = self._realms.get(name)
+        if realm is None and name in self._memory.realms:
+            realm = self._realms[name] = Realm(self.context, name, self._memory)
+        return realm
+
+    def known(self) -> list[str]:
+        """Return the names of all realms ever reached."""
+        return sorted(name for name, realm in self._memory.realms.items() if realm.reached)
+
+    def forget(self, name: str) -> None:
+        """Forget a realm: it must be found anew. Connections to its servers stay until they are lost."""
+        self._realms.pop(fold(name), None)
+        self._negative.pop(fold(name), None)
+        if self._memory.realms.pop(fold(name), None) is not None:
+            self._memory.touch()
+
+    async def login_servers(self, name: str, *, patience: float = 10.0) -> tuple[RootServer, ...]:
+        """Look up the login service of a realm. Raises CodaError as `realm`."""
+        try:
+            return (await self._lookup.find(fold(name), LOGIN_SERVICE, patience)).servers
+        except UnknownRealmError as error:
+            raise CodaError(Code.ENOENT, str(error)) from None
+        except NoAnswerError as error:
+            raise CodaError(Code.ETIMEDOUT, str(error)) from None
+
+    # servers
+
+    def servers(self) -> list[Server]:
+        """Return every server that has been of interest so far."""
+        return [server for realm in self._realms.values() for server in realm.servers]
+
+    def _servers_at(self, address: Address) -> Sequence[Server]:
+        return [server for server in self.servers() if server.address == address]
+
+    async def check(self, servers: Iterable[Server] | None = None) -> None:
+        """Probe servers now, all by default; a few seconds. What comes of it is in their state."""
+        async with trio.open_nursery() as nursery:
+            for server in self.servers() if servers is None else servers:
+                nursery.start_soon(probe, self.context, server)
+
+    def network_changed(self) -> None:
+        """Probe every server we have had to do with at once: a way may have opened or closed."""
+        for server in self.servers():
+            server.probes.now()
+        self._prober.look(self.servers())
+
+    # life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Probe, deliver second phases, look names up again, save; until cancelled."""
+        async with trio.open_nursery() as self.context.nursery:
+            task_status.started()
+            try:
+                housekeeping = 0.0
+                while True:
+                    now = trio.current_time()
+                    self._prober.look(self.servers())
+                    if now >= housekeeping:
+                        housekeeping = now + HOUSEKEEPING
+                        self._keep_house(now)
+                        await self._memory.save()
+                    await trio.sleep(TICK)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._memory.save()
+
+    def _keep_house(self, now: float) -> None:
+        for realm in self._realms.values():
+            if now >= realm.expires and self.context.online:
+                self.context.background((realm, "lookup"), partial(self._look_again, realm))
+            for volume in realm.known_volumes():
+                core = volume.group.core
+                if core.cop2.is_old() and volume.group.reachable:
+                    self.context.background((core, "cop2"), core.flush_cop2)
+            for server in realm.servers:
+                server.links.drop_expired()
+
+    async def _look_again(self, realm: Realm) -> None:
+        realm.expires = trio.current_time() + MIN_TTL
+        try:
+            answer = await self._lookup.find(realm.name, FILE_SERVICE)
+        except (UnknownRealmError, NoAnswerError) as error:
+            log.info("realm %s keeps its servers: %s", realm.name, error)
+        else:
+            realm.set_root_servers(answer.servers, answer.ttl)
+
+    async def leave(self, within: float = 1.0) -> None:
+        """Take leave of every server, so that no writer there waits for us (vice.md §2.4).
+
+        The last thing to do: promises, connections and callback channels are gone.
+        """
+        await self._take_leave(self._farewells(), within)
+        for server in self.servers():
+            self.context.endpoint.forget_peer(server.address)
+
+    def set_online(self, online: bool) -> None:
+        """Go off line by hand, taking leave of the servers, or come back and look for them at once."""
+        if self.context.online == online:
+            return
+        farewells = [] if online else self._farewells()
+        self.context.online = online
+        if online:
+            self.network_changed()
+            return
+        for server in self.servers():
+            if server.contacted:
+                server.failed()
+        self.context.background(("leave",), partial(self._take_leave, farewells, 1.0))
+
+    def _farewells(self) -> list[tuple[Server, Link]]:
+        up = [server for server in self.servers() if server.state is State.UP]
+        links = [(server, server.links.take_any()) for server in up]
+        return [(server, link) for server, link in links if link is not None]
+
+    async def _take_leave(self, farewells: Sequence[tuple[Server, Link]], within: float) -> None:
+        async def bid(server: Server, link: Link) -> None:
+            try:
+                code, _ = await link.call(TokenExpired.OPCODE, TokenExpired().pack())
+                log.debug("left %s: %d", server, code)
+            finally:
+                server.links.release(link)
+
+        with trio.move_on_after(within):
+            async with trio.open_nursery() as nursery:
+                for server, link in farewells:
+                    nursery.start_soon(bid, server, link)

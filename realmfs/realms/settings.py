@@ -1,0 +1,32 @@
+"""What can be set about realms and servers."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RealmSettings:
+    """All times in seconds."""
+
+    realms_file: Path | None = None
+    name_server: tuple[str, int] | None = None
+    """`--dns HOST:PORT`; None: the system's resolver configuration."""
+    uuid: bytes = field(default_factory=lambda: os.urandom(16))
+    """Who we are to servers' logs: 16 bytes, constant as long as the cache lives."""
+    user_name: str = "realmfs"
+    host_name: str = "localhost"
+    patience: float = 10.0
+    """Longest wait of any call without progress."""
+    probe_promised: float = 30.0
+    """How often a server that holds promises to us is probed (promise 4 of the design)."""
+    probe_idle: float = 150.0
+    """How often any other server is probed, and the longest pause between probes of one that is down."""
+    silence: float = 1.5
+    """Nothing heard for so long while a call waits: see whether the server still knows us."""
+    contact: float = 3.0
+    """How long a server may take to answer a bind before it counts as down."""
+    connections: int = 8
+    """Most connections to one server."""
+    negative: float = 180.0
+    """How long "there is no such realm" is remembered."""
