@@ -111,6 +111,11 @@ class Unpacker:
         """The bytes not yet read."""
         return self._data[self._offset :]
 
+    @property
+    def at_end(self) -> bool:
+        """Whether everything has been read."""
+        return self._offset == len(self._data)
+
     def finish(self) -> None:
         """Insist that everything has been read."""
         if self._offset != len(self._data):

@@ -57,7 +57,7 @@ class AccessList:
         The tolerance is that of servers: any white space separates, lines behind the last entry are ignored.
         Raises BadPacket. Whether there are too many entries is for `checked` to say.
         """
-        words = text.partition(b"\0")[0].decode("utf-8", "surrogateescape").split()
+        words = text.partition(b"\0")[0].split()
         if len(words) < 2:
             raise BadPacket("an access list without its two counts")
         counts = [_number(word, _SILLY) for word in words[:2]]
@@ -65,7 +65,10 @@ class AccessList:
         names, rights = words[2 : 2 + 2 * total : 2], words[3 : 3 + 2 * total : 2]
         if len(rights) < total:
             raise BadPacket(f"an access list of {len(rights)} entries that promises {total}")
-        entries = tuple((name, _number(word, _MAX_RIGHTS)) for name, word in zip(names, rights, strict=True))
+        entries = tuple(
+            (name.decode("utf-8", "surrogateescape"), _number(word, _MAX_RIGHTS))
+            for name, word in zip(names, rights, strict=True)
+        )
         return cls(entries[: counts[0]], entries[counts[0] :])
 
     def format(self) -> bytes:
@@ -92,7 +95,8 @@ class AccessList:
                 Code.EINVAL, "an access list must not have more negative entries than positive ones"
             )
         for name, _ in positive + negative:
-            if not name or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME or name.split() != [name]:
+            word = name.encode("utf-8", "surrogateescape")
+            if len(word) > MAX_NAME or b"\0" in word or word.split() != [word]:
                 raise CodaError(Code.EINVAL, f"{name!r} can be no user or group")
         return AccessList(positive, negative)
 
@@ -117,8 +121,8 @@ class AccessList:
         return ours == theirs
 
 
-def _number(word: str, maximum: int) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 10 and int(word) <= maximum):
+def _number(word: bytes, maximum: int) -> int:
+    if not (word.isdigit() and len(word) <= 10 and int(word) <= maximum):
         raise BadPacket(f"{word[:40]!r} in an access list where a number should be")
     return int(word)
 

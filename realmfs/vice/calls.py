@@ -32,6 +32,7 @@ from realmfs.vice.wire import (
     I32,
     MAX_BUFFER,
     U32,
+    WORD,
     Flag,
     NoResults,
     Promise,
@@ -46,7 +47,6 @@ from realmfs.vice.wire import (
     message,
     own_codec,
     service,
-    words,
 )
 
 WHOLE: Final = 0xFFFFFFFF
@@ -263,7 +263,7 @@ class ValidateVols(Request["ValidateVols.Reply"]):
     """Ask whether volumes that live on the same servers still have these stamps (vice.md §5.1)."""
 
     OPCODE = 42
-    volumes: Annotated[tuple[int, ...], words(MAX_BUFFER // 4)]
+    volumes: Annotated[tuple[int, ...], array(WORD, MAX_BUFFER // 4)]
     stamps: Annotated[bytes, counted(MAX_BUFFER)]
     """For each volume one big-endian word per server, volume by volume."""
     flags_room: Room = MAX_PIGGIES
@@ -341,7 +341,7 @@ class ValidateAttrs(Request["ValidateAttrs.Reply"]):
     primary: Fid
     status: StatusArgument = Status.zero()
     sha_room: Room = SHA_SIZE
-    piggies: Annotated[tuple[FidAndVector, ...], array(FidAndVector, MAX_PIGGIES)]
+    piggies: Annotated[tuple[FidAndVector, ...], array(own_codec(FidAndVector), MAX_PIGGIES)]
     """Of the same volume id, in ascending order, without the primary one."""
     flags_room: Room = MAX_PIGGIES
     piggy_cop2: PiggyCop2 = b""
@@ -519,7 +519,7 @@ class Reintegrate(Request["Reintegrate.Reply"]):
 
         index: I32
         """0: records applied. VLOGSTALE: last uniquifier known. Else the record to blame, or -1."""
-        stale_dirs: Annotated[tuple[Fid, ...], array(Fid, MAX_STALE_DIRS)]
+        stale_dirs: Annotated[tuple[Fid, ...], array(own_codec(Fid), MAX_STALE_DIRS)]
         new_stamp: I32
         promised: Promise
 

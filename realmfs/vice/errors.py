@@ -121,7 +121,7 @@ _FOR_USERS = {
     Code.EASYRESOLVE: local.EAGAIN,
     Code.ERETRY: local.EAGAIN,
     Code.EVOLUME: local.EIO,
-    Code.EINCOMPATIBLE: local.EREMCHG,
+    Code.EINCOMPATIBLE: local.EAGAIN,
     Code.EINCONS: local.EUCLEAN,
     Code.VFAIL: local.EREMOTEIO,
     Code.UNKNOWN: local.EREMOTEIO,

@@ -244,7 +244,7 @@ def unpack_log(data: bytes, volumes: Collection[int] | None = None) -> list[AnyR
     """
     unpacker = Unpacker(data)
     records: list[AnyRecord] = []
-    while unpacker.rest:
+    while not unpacker.at_end:
         try:
             opcode = unpacker.u32()
             kind = RECORDS.get(opcode)

@@ -20,6 +20,7 @@ its own codec. The codecs of a message are looked up once per class, at its firs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 from collections.abc import Callable
@@ -80,19 +81,19 @@ def own_codec(kind: type[P]) -> Codec[P]:
     return Codec(lambda packer, value: value.pack(packer), kind.unpack, kind.zero())
 
 
-def array(kind: type[P], limit: int) -> Codec[tuple[P, ...]]:
+def array(element: Codec[T], limit: int) -> Codec[tuple[T, ...]]:
     """A hidden count, then that many elements; more than `limit` is a bad packet (rpc2.md §14)."""
 
-    def pack(packer: Packer, values: tuple[P, ...]) -> None:
+    def pack(packer: Packer, values: tuple[T, ...]) -> None:
         packer.u32(len(values))
         for value in values:
-            value.pack(packer)
+            element.pack(packer, value)
 
-    def unpack(unpacker: Unpacker) -> tuple[P, ...]:
+    def unpack(unpacker: Unpacker) -> tuple[T, ...]:
         count = unpacker.u32()
         if count > limit:
-            raise BadPacket(f"{count} elements of {kind.__name__} where {limit} may come")
-        return tuple(kind.unpack(unpacker) for _ in range(count))
+            raise BadPacket(f"{count} elements where {limit} may come")
+        return tuple(element.unpack(unpacker) for _ in range(count))
 
     return Codec(pack, unpack, ())
 
@@ -135,29 +136,13 @@ def _enum_codec(kind: type[enum.IntEnum]) -> Codec[enum.IntEnum]:
     return Codec(Packer.u32, unpack, kind(0))
 
 
-def words(limit: int) -> Codec[tuple[int, ...]]:
-    """A hidden count, then that many u32."""
-
-    def pack(packer: Packer, values: tuple[int, ...]) -> None:
-        packer.u32(len(values))
-        for value in values:
-            packer.u32(value)
-
-    def unpack(unpacker: Unpacker) -> tuple[int, ...]:
-        count = unpacker.u32()
-        if count > limit:
-            raise BadPacket(f"{count} words where {limit} may come")
-        return tuple(unpacker.u32() for _ in range(count))
-
-    return Codec(pack, unpack, ())
-
-
 def raw(size: int) -> Codec[bytes]:
     """A fixed number of bytes."""
     return Codec(Packer.raw, lambda unpacker: unpacker.raw(size), bytes(size))
 
 
-U32 = Annotated[int, Codec(Packer.u32, Unpacker.u32, 0)]
+WORD: Codec[int] = Codec(Packer.u32, Unpacker.u32, 0)
+U32 = Annotated[int, WORD]
 I32 = Annotated[int, Codec(Packer.i32, Unpacker.i32, 0)]
 Flag = Annotated[bool, Codec(Packer.u32, lambda unpacker: unpacker.u32() != 0, False)]
 """A u32 of which only zero or not zero counts."""
@@ -240,11 +225,9 @@ class Results(Message):
         if code == 0:
             return cls.unpack_from(unpacker)
         values = {name: codec.zero for name, codec in codecs(cls)}
-        try:
+        with contextlib.suppress(BadPacket):  # an error's body may end anywhere
             for name, codec in codecs(cls):
                 values[name] = codec.unpack(unpacker)
-        except BadPacket:
-            pass  # an error's body carries no information beyond what could be read
         return cls(**values)
 
 
