@@ -1,35 +1,60 @@
-"""The transport's only trio socket, and the face of the ring for those above."""
+"""The transport as a trio program: the one place where the state machines meet a socket and a clock.
+
+    receiver task:  transport.receive ──▶ core.receive ──┐
+    timer task:     sleep ──▶ core.handle_timers ────────┼─▶ _settle: wake callers, start handlers,
+    callers:        link.call, bind, reply ... ──────────┘            send the outbox, move the alarm
+
+A caller parks until its event comes: one wake-up per call, however many packets it took. A handler runs in
+a task of its own, inside a cancel scope that ends with its connection.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 
 import trio
 
+from realmfs.rpc2.call import ClientLink
+from realmfs.rpc2.codes import Rpc2Code
+from realmfs.rpc2.core import Core
+from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.events import Accepted, Arrived, BindDone, CallDone, Event, Gone, Moved
+from realmfs.rpc2.handlers import Handlers
+from realmfs.rpc2.link import Link
 from realmfs.rpc2.parameters import Limits, SftpParameters, Timers
-from realmfs.rpc2.service import Address, Credentials, LinkEstimate, Reply, Service, Transport
+from realmfs.rpc2.service import (
+    Address,
+    Credentials,
+    LinkEstimate,
+    Reply,
+    Service,
+    Transport,
+)
 from realmfs.rpc2.transfer import Sink, Source
+from realmfs.rpc2.udp import UdpTransport, udp_transport
 
-
-async def udp_transport(address: Address = ("0.0.0.0", 0)) -> Transport:
-    """Open a UDP socket."""
-    raise NotImplementedError
+__all__ = ["Connection", "Endpoint", "UdpTransport", "udp_transport"]
 
 
 class Connection:
     """The client's end of a binding. One call at a time; a second waits for the first."""
 
+    def __init__(self, endpoint: Endpoint, link: ClientLink) -> None:
+        self._endpoint = endpoint
+        self._link = link
+        self._turns = trio.lowlevel.ParkingLot()
+
     @property
     def peer(self) -> Address:
-        """Where the server is."""
-        raise NotImplementedError
+        """Where the server is; it may answer from another address than it was bound at."""
+        return self._link.peer
 
     @property
     def usable(self) -> bool:
-        """False after any RpcError, a fatal return code, a cancelled call or close."""
-        raise NotImplementedError
+        """False after any RpcError, a fatal return code, a cancelled call or `close`."""
+        return self._link.usable
 
     async def call(
         self,
@@ -40,16 +65,41 @@ class Connection:
         sink: Sink | None = None,
         patience: float | None = None,
     ) -> Reply:
-        """Call a procedure, with at most one file moving along."""
-        raise NotImplementedError
+        """Call a procedure; at most one file moves along, from a source or into a sink.
+
+        Without `patience` (seconds) a call lasts as long as the server says that it is busy. Raises
+        RpcError for what the transport itself finds: TIMEOUT, DEAD, NAKED, SEFAIL1 to 4, NOCONNECTION (no
+        longer usable).
+        """
+        give_up = inf if patience is None else trio.current_time() + patience
+        link = self._link
+        while link.calling:
+            with trio.move_on_at(give_up):
+                await self._turns.park()
+            if trio.current_time() >= give_up:
+                raise RpcError(Rpc2Code.TIMEOUT, "another call holds the connection")
+        if not link.usable:
+            raise RpcError(Rpc2Code.NOCONNECTION, "the connection has ended")
+        link.check(body, moves_file=source is not None or sink is not None)
+        link.call(opcode, body, source, sink, give_up, trio.current_time())
+        try:
+            reply = await self._endpoint.finished(link)
+        finally:
+            self._turns.unpark_all()
+        assert isinstance(reply, Reply)
+        return reply
 
     def close(self) -> None:
-        """Forget the connection; nothing is sent."""
-        raise NotImplementedError
+        """Forget the connection; nothing is sent. A call that is running fails with DEAD."""
+        self._link.abandon(RpcError(Rpc2Code.DEAD, "the connection was closed"))
+        self._endpoint.settle()
 
 
 class Endpoint:
-    """One UDP address, client and server at once."""
+    """One address, client and server at once. All connections of both roles share its socket.
+
+    `run` must be running before `bind`, and owns the transport: it closes it at its end.
+    """
 
     def __init__(
         self,
@@ -60,11 +110,75 @@ class Endpoint:
         limits: Limits | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.address = transport.address
+        self._transport = transport
+        self._handlers = Handlers(self)
+        self._core = Core(sftp=sftp, timers=timers, limits=limits, rng=rng, policy=self._handlers.judge)
+        self._parked: dict[Link, trio.lowlevel.Task] = {}
+        self._results: dict[Link, object] = {}
+        self._nursery: trio.Nursery | None = None
+        self._alarm = trio.CancelScope()
+
+    @property
+    def address(self) -> Address:
+        """Where we are."""
+        return self._transport.address
+
+    # Life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
-        raise NotImplementedError
+        """Carry packets until cancelled; then whoever waits for a reply gets RpcError."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._receive_forever)
+                self._nursery.start_soon(self._watch_the_clock)
+                task_status.started()
+        finally:
+            self._nursery = None
+            self._core.close()
+            self.settle()
+            self._transport.close()
+
+    async def _receive_forever(self) -> None:
+        while True:
+            datagrams = await self._transport.receive()
+            self._core.receive(datagrams, trio.current_time())
+            self.settle()
+
+    async def _watch_the_clock(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._core.hub.timers.next()) as self._alarm:
+                await trio.sleep_forever()
+            self._core.handle_timers(trio.current_time())
+            self.settle()
+
+    def settle(self) -> None:
+        """Carry out what the machines have decided. Belongs after everything that was done to one."""
+        hub = self._core.hub
+        while hub.events:
+            for event in self._core.take_events():
+                self._react(event)
+        outbox, hub.outbox = hub.outbox, []
+        for peer, datagrams in outbox:
+            hub.counters["packets_out"] += len(datagrams)
+            self._transport.send(datagrams, peer)
+        next_time = hub.timers.next()
+        if next_time < self._alarm.deadline:
+            self._alarm.deadline = next_time
+
+    def _react(self, event: Event) -> None:
+        match event:
+            case CallDone(link, result) | Moved(link, result):
+                self._wake(link, result)
+            case BindDone(binding, result):
+                self._wake(binding, result)
+            case Arrived():
+                self._handlers.arrive(event)
+            case Accepted(link):
+                self._handlers.accept(link)
+            case Gone(link):
+                self._handlers.dismiss(link)
+
+    # The client role
 
     async def bind(
         self,
@@ -75,29 +189,77 @@ class Endpoint:
         side_effects: bool = True,
         patience: float = 15.0,
     ) -> Connection:
-        """Bind to a subsystem of a server."""
-        raise NotImplementedError
+        """Bind to a subsystem of a server.
+
+        Raises RpcError: NOBINDING (no answer), WrongSecret (a kind of it), NOTAUTHENTICATED or another code
+        of the server's, OLDVERSION (it speaks only the old handshake).
+        """
+        now = trio.current_time()
+        binding = self._core.bind(
+            peer, subsystem, credentials, side_effects=side_effects, give_up=now + patience, now=now
+        )
+        link = await self.finished(binding)
+        assert isinstance(link, ClientLink)
+        return Connection(self, link)
+
+    async def finished(self, link: Link) -> object:
+        """Park until the event of a link comes; raise what it brings, if it is an error.
+
+        Being cancelled ends the link: its other end may be anywhere in the call.
+        """
+        if self._nursery is None:
+            link.abandon(RpcError(Rpc2Code.DEAD, "the endpoint does not run"))
+            self._core.take_events()
+            raise RpcError(Rpc2Code.DEAD, "the endpoint does not run")
+        self.settle()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._parked[link]
+            link.abandon(RpcError(Rpc2Code.DEAD, "cancelled"))
+            self.settle()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked[link] = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        result = self._results.pop(link)
+        if isinstance(result, RpcError):
+            raise result
+        return result
+
+    def _wake(self, link: Link, result: object) -> None:
+        task = self._parked.pop(link, None)
+        if task is not None:
+            self._results[link] = result
+            trio.lowlevel.reschedule(task)
+
+    # The server role
 
     def serve(self, subsystem: int, service: Service) -> None:
-        """Accept binds to a subsystem."""
-        raise NotImplementedError
+        """Accept binds to a subsystem; ANY_SUBSYSTEM takes all that have no service of their own."""
+        self._handlers.add(subsystem, service)
+
+    def start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task that lives at most as long as the endpoint."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task, *args)
+
+    # Both
 
     def statistics(self) -> Mapping[str, int]:
-        """Counters."""
-        raise NotImplementedError
+        """Return counters since the start, and how many connections there are now."""
+        return {**self._core.hub.counters, "connections": len(self._core.hub.links)}
 
     def last_heard(self, peer: Address) -> float | None:
-        """When the peer was last heard, in trio time."""
-        raise NotImplementedError
+        """Return when an authentic packet last came from a peer, in trio time."""
+        host = self._core.hub.known_host(peer)
+        return None if host is None else host.last_heard
 
     def estimate(self, peer: Address) -> LinkEstimate:
-        """What is known of the path to a peer."""
-        raise NotImplementedError
+        """Return what is known of the path to a peer."""
+        host = self._core.hub.known_host(peer)
+        return LinkEstimate(None, None) if host is None else host.estimate
 
     def forget_peer(self, peer: Address) -> None:
-        """Drop all connections from and to a peer."""
-        raise NotImplementedError
-
-    def close(self, *_: Any) -> None:
-        """Give the address back."""
-        raise NotImplementedError
+        """Drop every connection from and to a peer; calls on them fail with DEAD."""
+        self._core.forget_peer(peer)
+        self.settle()

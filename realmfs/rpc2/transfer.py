@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from realmfs.rpc2.codes import Rpc2Code
+from realmfs.rpc2.errors import RpcError
+
 
 class Source(Protocol):
     """A fixed number of bytes to send. May be read more than once, at any offset."""
@@ -102,3 +105,14 @@ class FileSink:
             written = os.pwrite(self._fd, view, self._offset + self.size)
             self.size += written
             view = view[written:]
+
+
+def read_whole(source: Source) -> bytes:
+    """Return everything in a source. Raises RpcError SEFAIL4 if it cannot be read, or has shrunk."""
+    try:
+        data = source.read(0, source.size)
+    except Exception as error:
+        raise RpcError(Rpc2Code.SEFAIL4, f"the source failed: {error}") from error
+    if len(data) != source.size:
+        raise RpcError(Rpc2Code.SEFAIL4, f"the source ends {source.size - len(data)} bytes early")
+    return data
