@@ -285,6 +285,8 @@ class Containers:
         except FileNotFoundError:
             raise ContainerLost(number, "is missing") from None
         actual = os.fstat(descriptor).st_size
+        if writing:
+            length = actual  # its row is of the time before the writes; such a container is always whole
         if actual != length:
             os.close(descriptor)
             raise ContainerLost(number, f"has {actual} bytes instead of {length}")
@@ -338,7 +340,8 @@ class Containers:
         Do nothing if something does. Inside a transaction.
         """
         used_by = (
-            "SELECT 1 FROM object WHERE container = ?1 UNION ALL SELECT 1 FROM log WHERE container = ?1"
+            "SELECT 1 FROM object WHERE container = ?1 UNION ALL SELECT 1 FROM object WHERE previous = ?1"
+            " UNION ALL SELECT 1 FROM log WHERE container = ?1"
             " UNION ALL SELECT 1 FROM recovered WHERE container = ?1"
         )
         if self._database.row(used_by, (number,)):

@@ -11,12 +11,13 @@ States of a file's contents
 Invariants
 * What a store record refers to never changes. So after `kill -9` it holds what was acknowledged at its
   close or fsync, and while it is being sent nobody can change it.
-* A container that is *writing* belongs to one object and holds what was not acknowledged. After a crash it
-  becomes a recovered copy, and the object goes back to its last store, or to having no data.
+* A container that is *writing* belongs to one object and holds what was not acknowledged. The object keeps
+  its previous contents beside it until a store is logged. After a crash the new ones become a recovered copy
+  and the object goes back to the previous ones.
 
-Writing to a clean file forks it too, so that its fetched contents survive a crash, unless it is large on a
-file system that cannot share blocks: then it is written in place, after a sync of the write-ahead log.
-Without that sync, power loss could leave new bytes in the file under a row that calls it clean.
+Only a large clean file on a file system that cannot share blocks is written in place, after a sync of the
+write-ahead log: without it, power loss could leave new bytes in a file whose row calls it clean. Such a file
+has no previous contents; they are fetched again.
 
 Races: `writable` may wait for a copy. Venus holds the object meanwhile, so there is one caller per object,
 and nobody else writes to the source; readers keep the container that they opened.
@@ -59,10 +60,12 @@ class Contents:
         another one; then the caller's use of the old one has been closed. CacheFull or OSError(ENOSPC), and
         nothing has changed.
         """
+        if container is not None and container.writing:
+            if empty:
+                container.truncate(0)
+            return container
         if container is None or empty:
             return self._adopt(number, container, self._containers.create())
-        if container.writing:
-            return container
         if not container.whole:
             raise ValueError(f"container {container.id:x} is not whole")
         if container.logged or container.length <= COPY_LIMIT:

@@ -45,8 +45,10 @@ class Home:
         self.containers.mkdir(mode=0o700, exist_ok=True)
 
     def close(self) -> None:
-        """Let others have the directory."""
-        os.close(self._lock)
+        """Let others have the directory. Again: nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _take(path: Path, directory: Path) -> int:

@@ -217,7 +217,8 @@ class ModifyLog:
         sequence = self._next
         if prepend:
             query = "SELECT min(sequence) - 1 FROM log WHERE volume = ?"
-            sequence = self._database.value(query, (volume,)) or sequence
+            before = self._database.value(query, (volume,))
+            sequence = sequence if before is None else before
         self._next = max(self._next, sequence + 1)
         container, length, digest, safe = None, 0, None, True
         if contents is not None:
@@ -256,6 +257,10 @@ class ModifyLog:
         before = contents.writing, contents.logged
         contents.writing, contents.logged = False, True
         self._containers.save(contents)
+        query = "SELECT number, previous FROM object WHERE container = ? AND previous IS NOT NULL"
+        for number, previous in self._database.rows(query, (contents.id,)):
+            self._database.write("UPDATE object SET previous = NULL WHERE number = ?", (number,))
+            self._containers.release(previous)
         self._database.on_rollback(lambda: contents.restore(*before))
 
     def remove(self, entries: Iterable[LogEntry]) -> list[int]:

@@ -193,27 +193,53 @@ class Objects:
         self._database.write(f"UPDATE object SET {assignments} WHERE number = ?", (*values, number))
 
     def attach(self, number: int, container: Container | None) -> None:
-        """Give an object its contents (writing the container's row), or take them away.
+        """Give an object its contents, writing the container's row, or take them away.
 
-        What it had is released.
+        What it had is released. But if the new container is being written, the old contents are kept as the
+        previous ones, until a store of the new ones is logged or they are taken back.
         """
-        old = self._database.value("SELECT container FROM object WHERE number = ?", (number,))
+        query = (
+            "SELECT o.container, o.previous, coalesce(c.writing, 0) FROM object AS o"
+            " LEFT JOIN container AS c ON c.id = o.container WHERE o.number = ?"
+        )
+        row = self._database.row(query, (number,))
+        if row is None:
+            raise KeyError(number)
         new = None
         if container is not None:
             self._containers.save(container)
             new = container.id
-        if old != new:
-            self._database.write("UPDATE object SET container = ? WHERE number = ?", (new, number))
-            if old is not None:
-                self._containers.release(old)
+        old, previous, was_writing = row
+        if old == new:
+            return
+        kept = None
+        if container is not None and container.writing:
+            kept = previous if was_writing else old
+        self._database.write(
+            "UPDATE object SET container = ?, previous = ? WHERE number = ?", (new, kept, number)
+        )
+        for gone in {old, previous} - {None, kept}:
+            self._containers.release(gone)
+
+    def take_back(self, number: int) -> None:
+        """Return to the previous contents, or to none: what was being written is given up."""
+        row = self._database.row("SELECT container, previous FROM object WHERE number = ?", (number,))
+        if row is None:
+            raise KeyError(number)
+        self._database.write(
+            "UPDATE object SET container = previous, previous = NULL WHERE number = ?", (number,)
+        )
+        if row[0] is not None:
+            self._containers.release(row[0])
 
     def drop(self, number: int) -> None:
         """Forget an object with its contents. Its number stays."""
-        container = self._database.value("SELECT container FROM object WHERE number = ?", (number,))
-        if not self._database.write("DELETE FROM object WHERE number = ?", (number,)):
+        row = self._database.row("SELECT container, previous FROM object WHERE number = ?", (number,))
+        if row is None:
             return
+        self._database.write("DELETE FROM object WHERE number = ?", (number,))
         self._directories.drop(number)
-        if container is not None:
+        for container in set(row) - {None}:
             self._containers.release(container)
         self._ticks.pop(number, None)
         self._counted(-1)

@@ -7,8 +7,7 @@ In this order, in one transaction, before anyone uses the cache:
    goes, what is there is kept as a recovered copy, and the damage is named. Only changes of the last few
    seconds can be unsafe.
 2. Containers that were being written hold what nobody has acknowledged: recovered copies. Their objects go
-   back to their last store in the log, or to having no data. A copy equal to that store is no loss and
-   goes.
+   back to their previous contents. A copy equal to those is no loss and goes.
 3. Clean contents that are missing, or after power loss were never synced, are forgotten; they can be
    fetched again.
 4. Objects without status (runts) go. Containers that nothing refers to go, and then all files without a row.
@@ -86,7 +85,8 @@ class Recovery:
         self._mark_dirty()
 
     def sweep(self) -> None:
-        """Delete the files that have no row: after the commit."""
+        """Delete the files that have no row, and count again: after the commit."""
+        self._containers.reload()
         known = {container for (container,) in self._database.rows("SELECT id FROM container")}
         for container in self._files - known - set(self._containers.graves):
             self._containers.path(container).unlink(missing_ok=True)
@@ -134,24 +134,16 @@ class Recovery:
         elif clean:
             self._objects.update(number, status=None)  # a runt now
 
-    # -- 2: containers that were being written -----------------------------------------------------------
-
-    def _save_unfinished(self, container: int) -> None:
-        number = self._database.value("SELECT number FROM object WHERE container = ?", (container,))
-        if number is None:
-            return  # goes with the unused
-        self._fit_row(container)
+    def _fall_back(self, number: int, container: int | None) -> None:
+        """Where an object has this container, give it that of its last store instead, or none."""
+        self.findings.changed.append(number)
         last, _ = self._last_store(number)
-        if container in self._files and not self._equal(container, last):
-            self.findings.copies.append(self._recovered.keep(container, number, Why.OPEN_AT_CRASH))
-        self._fall_back(number, container)
-
-    def _equal(self, container: int, store: LogEntry | None) -> bool:
-        """Does the container hold what was acknowledged? Nothing, where no store was."""
-        path = self._containers.path(container)
-        if store is None or store.container is None:
-            return path.stat().st_size == 0
-        return filecmp.cmp(path, self._containers.path(store.container), shallow=False)
+        good = None if last is None else last.container
+        for column in ("container", "previous"):
+            query = f"UPDATE object SET {column} = ? WHERE number = ? AND {column} = ?"
+            self._database.write(query, (good, number, container))
+        if container is not None:
+            self._containers.release(container)
 
     def _last_store(self, number: int) -> tuple[LogEntry | None, bool]:
         """Return the newest store of a file in the log, and whether the file was made in this log."""
@@ -159,16 +151,25 @@ class Recovery:
         store = next((entry for entry in entries if entry.container is not None), None)
         return store, any(entry.opcode == _CREATE for entry in entries)
 
-    def _fall_back(self, number: int, container: int | None) -> None:
-        """If the object has this container, give it that of its last store instead, or none."""
+    # -- 2: containers that were being written -----------------------------------------------------------
+
+    def _save_unfinished(self, container: int) -> None:
+        row = self._database.row("SELECT number, previous FROM object WHERE container = ?", (container,))
+        if row is None:
+            return  # goes with the unused
+        number, previous = row
+        self._fit_row(container)
+        if container in self._files and not self._equal(container, previous):
+            self.findings.copies.append(self._recovered.keep(container, number, Why.OPEN_AT_CRASH))
         self.findings.changed.append(number)
-        last, _ = self._last_store(number)
-        changed = self._database.write(
-            "UPDATE object SET container = ? WHERE number = ? AND container = ?",
-            (None if last is None else last.container, number, container),
-        )
-        if changed and container is not None:
-            self._containers.release(container)
+        self._objects.take_back(number)
+
+    def _equal(self, container: int, previous: int | None) -> bool:
+        """Does the container hold what was acknowledged? Nothing, where there was nothing."""
+        path = self._containers.path(container)
+        if previous is None or previous not in self._files:
+            return path.stat().st_size == 0
+        return filecmp.cmp(path, self._containers.path(previous), shallow=False)
 
     def _fit_row(self, container: int) -> None:
         """Make a container's row agree with its file."""
@@ -192,7 +193,8 @@ class Recovery:
 
     def _forget_unused(self) -> None:
         query = (
-            "SELECT id FROM container AS c WHERE NOT EXISTS (SELECT 1 FROM object WHERE container = c.id)"
+            "SELECT id FROM container AS c"
+            " WHERE NOT EXISTS (SELECT 1 FROM object WHERE container = c.id OR previous = c.id)"
             " AND NOT EXISTS (SELECT 1 FROM log WHERE container = c.id)"
             " AND NOT EXISTS (SELECT 1 FROM recovered WHERE container = c.id)"
         )

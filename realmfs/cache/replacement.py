@@ -150,7 +150,7 @@ class Replacement:
         query = (
             f"SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
             " LEFT JOIN container AS c ON c.id = o.container"
-            f" WHERE o.hoard = ? AND o.flags & 7 = 0 {also} ORDER BY o.tick"
+            f" WHERE o.hoard = ? AND o.flags & 7 = 0 {also} AND coalesce(c.writing, 0) = 0 ORDER BY o.tick"
         )
 
         def of(hoard: int) -> Iterator[_Victim]:

@@ -72,6 +72,7 @@ CREATE TABLE object (                -- one cached file, directory or symlink
     rights      BLOB NOT NULL,       -- packed (int32 uid, uint32 rights) pairs; uid -1 = any user
     link        BLOB,                -- text of a symlink or mount link; NULL = not here
     container   INTEGER,             -- contents of a file; NULL = not here
+    previous    INTEGER,             -- while `container` is being written: what was there before
     sha         BLOB,                -- SHA-1 of the data as a server told it; NULL = unknown. May be stale
     flags       INTEGER NOT NULL,    -- objects.Flags
     mount       INTEGER NOT NULL,    -- of a mount link: number of the root mounted on it; else 0
@@ -81,6 +82,7 @@ CREATE TABLE object (                -- one cached file, directory or symlink
 );
 CREATE INDEX object_parent ON object (parent);
 CREATE INDEX object_container ON object (container) WHERE container IS NOT NULL;
+CREATE INDEX object_previous ON object (previous) WHERE previous IS NOT NULL;
 -- What may be replaced, lowest priority first within each hoard priority; the flags are objects.KEEP. A new
 -- local object is dirty and so enters neither.
 CREATE INDEX object_idle ON object (hoard, tick) WHERE flags & 7 = 0;

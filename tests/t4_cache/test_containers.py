@@ -1,0 +1,298 @@
+"""Contents: which bytes are there, who may write them, who waits for them, what they count."""
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from realmfs.cache import CacheFull, Container, ContainerLost, Extents
+from tests.t4_cache.world import World
+
+SIZE = 64
+offsets = st.integers(0, SIZE)
+
+
+class ExtentsAgainstBytes(RuleBasedStateMachine):
+    """Ranges behave as a set of byte offsets does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extents = Extents()
+        self.model: set[int] = set()
+
+    @rule(start=offsets, stop=offsets)
+    def add(self, start: int, stop: int) -> None:
+        self.extents.add(start, stop)
+        self.model |= set(range(start, stop))
+
+    @rule(start=offsets, stop=offsets)
+    def remove(self, start: int, stop: int) -> None:
+        self.extents.remove(start, stop)
+        self.model -= set(range(start, stop))
+
+    @rule(start=offsets, stop=offsets)
+    def ask(self, start: int, stop: int) -> None:
+        wanted = set(range(start, stop))
+        assert self.extents.covers(start, stop) == (wanted <= self.model)
+        holes = list(self.extents.holes(start, stop))
+        assert {byte for low, high in holes for byte in range(low, high)} == wanted - self.model
+        assert all(low < high for low, high in holes)
+
+    @invariant()
+    def same_bytes(self) -> None:
+        ranges = list(self.extents)
+        assert {byte for low, high in ranges for byte in range(low, high)} == self.model
+        assert self.extents.total == len(self.model)
+        edges = [edge for pair in ranges for edge in pair]
+        assert edges == sorted(set(edges)), "ranges that touch were not joined"
+        assert Extents.unpack(self.extents.pack()) == self.extents
+
+
+TestExtents = ExtentsAgainstBytes.TestCase
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["write", "truncate", "discard"]), st.integers(0, 5000), st.integers(0, 5000)
+        )
+    )
+)
+def test_a_container_holds_what_a_bytearray_holds(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    from realmfs.cache import Cache
+    from tests.t4_cache.world import LIMITS
+
+    with Cache(tmp_path_factory.mktemp("c") / "c", LIMITS) as cache, cache.containers.create() as container:
+        model, gone = bytearray(), Extents()
+        for index, (step, start, count) in enumerate(steps):
+            data = bytes([index % 255 + 1]) * count
+            if step == "write" and data:
+                model.extend(bytes(max(0, start - len(model))))
+                model[start : start + count] = data
+                container.write(start, data)
+                gone.remove(start, start + count)
+            elif step == "truncate":
+                model = model[:start] + bytes(max(0, start - len(model)))
+                container.truncate(start)
+                gone.remove(start, 1 << 20)
+            elif step == "discard" and start < start + count <= len(model):
+                container.discard(start, start + count)
+                gone.add(start, start + count)
+        assert container.length == len(model) == os.fstat(container.fd).st_size
+        assert container.present.total == len(model) - gone.total == cache.containers.used
+        for low, high in container.present:
+            assert container.read(low, high - low) == model[low:high]
+
+
+def test_partial_contents_come_back(world: World, crash: Callable[..., World]) -> None:
+    number = world.fetched()
+    with world.cache.transaction(), world.cache.containers.create(100_000) as container:
+        container.sink(32768).write(b"x" * 32768)
+        container.settle()
+        world.cache.objects.attach(number, container)
+    after = crash(world)
+    row = after.cache.objects.load(number)
+    assert row is not None
+    assert row.container is not None
+    assert after.cache.containers.used == 32768
+    with after.cache.containers.open(row.container) as again:
+        assert list(again.present) == [(32768, 65536)]
+        assert not again.whole
+        assert again.has(40000, 1000)
+        assert not again.has(60000, 10000)
+        assert again.length == 100_000
+
+
+async def test_readers_follow_a_fetch(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    with world.cache.containers.create(10) as container:
+        sink = container.sink()
+        arrived: list[tuple[int, float]] = []
+
+        async def read(offset: int) -> None:
+            assert await container.wait(offset, 5)
+            assert container.read(offset, 5) == b"hello"
+            arrived.append((offset, trio.current_time()))
+
+        begin = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, 0)
+            nursery.start_soon(read, 5)
+            for data in (b"hel", b"lo", b"hello"):
+                await trio.sleep(1)
+                sink.write(data)
+        assert arrived == [(0, begin + 2), (5, begin + 3)]
+        container.settle()
+        assert await container.wait(0, 100), "past the end there is nothing to wait for"
+
+
+async def test_readers_do_not_wait_for_a_fetch_that_ended(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    with world.cache.containers.create(10) as container:
+        container.sink().write(b"hel")
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                assert not await container.wait(0, 5)
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            container.settle()
+
+
+async def test_a_logged_store_never_changes(world: World) -> None:
+    number = world.created()
+    container = await world.write(number, b"first")
+    assert container.writing
+    sequence = world.close(number, container)
+    with pytest.raises(RuntimeError, match="may not change"):
+        container.write(0, b"x")
+    with pytest.raises(RuntimeError, match="may not change"):
+        container.truncate(0)
+    entry = world.cache.log.get(world.volume.key, sequence)
+    assert entry is not None
+    again = await world.cache.contents.writable(number, container)
+    assert again.id != container.id
+    assert await world.cache.contents.writable(number, again) is again
+    again.write(0, b"second time")
+    assert world.data(number) == b"second time"
+    assert entry.container is not None
+    with world.cache.containers.open(entry.container) as kept:
+        assert kept.read(0, 100) == b"first"
+    world.close(number, again)
+    again.close()
+    assert world.cache.containers.used == len(b"first") + len(b"second time")
+    with world.cache.transaction():
+        world.cache.log.remove([entry])
+    assert world.cache.containers.used == len(b"second time")
+
+
+@pytest.mark.parametrize("copy_limit", [0, 1 << 20], ids=["in place", "forked"])
+async def test_a_clean_file_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch, copy_limit: int
+) -> None:
+    monkeypatch.setattr("realmfs.cache.contents.COPY_LIMIT", copy_limit)
+    monkeypatch.setattr("realmfs.cache.disk.clone", lambda source, target: False)
+    number = world.fetched(data=b"a" * 3000)
+    row = world.cache.objects.load(number)
+    assert row is not None
+    assert row.container is not None
+    rounds = world.cache.durability.rounds
+    container = await world.cache.contents.writable(number, world.cache.containers.open(row.container))
+    assert (container.id == row.container) == (copy_limit == 0)
+    assert (world.cache.durability.rounds > rounds) == (copy_limit == 0), "in place only after a sync"
+    container.write(2999, b"bc")
+    assert world.data(number) == b"a" * 2999 + b"bc"
+    previous = 0 if copy_limit == 0 else 3000
+    assert world.cache.containers.used == previous + 3001
+    with world.cache.transaction():
+        world.log(11, number, contents=container)
+    assert world.cache.containers.used == 3001
+    container.close()
+
+
+async def test_what_was_written_can_be_given_up(world: World) -> None:
+    number = world.fetched(data=b"fetched")
+    (await world.write(number, b"not what I wanted")).close()
+    with world.cache.transaction():
+        world.cache.objects.take_back(number)
+    assert world.data(number) == b"fetched"
+    assert world.cache.containers.used == 7
+    (await world.write(number, b"one")).close()
+    (await world.write(number, b"two")).close()
+    with world.cache.transaction():
+        world.cache.objects.drop(number)
+    assert world.cache.containers.used == 0
+    assert not list(world.cache.containers.files())
+
+
+async def test_large_copies_are_made_in_a_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realmfs.cache.disk.clone", lambda source, target: False)
+    monkeypatch.setattr("realmfs.cache.containers.COPY_INLINE", 10)
+    data = os.urandom(100_000)
+    with world.cache.containers.create() as source:
+        source.write(0, data)
+        with await world.cache.containers.fork(source) as twin:
+            assert twin.whole
+            assert twin.read(0, 200_000) == data
+
+
+async def test_a_failed_fork_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: int, target: int) -> bool:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("realmfs.cache.disk.clone", fail)
+    number = world.created()
+    container = await world.write(number, b"data")
+    world.close(number, container)
+    files = set(world.cache.containers.files())
+    with pytest.raises(OSError, match="no space"):
+        await world.cache.contents.writable(number, container)
+    assert set(world.cache.containers.files()) == files
+    assert world.cache.containers.used == 4
+    assert world.data(number) == b"data"
+    container.close()
+
+
+def open_data(world: World, number: int) -> Container:
+    row = world.cache.objects.load(number)
+    assert row is not None
+    assert row.container is not None
+    return world.cache.containers.open(row.container)
+
+
+def test_an_open_file_can_be_read_after_it_was_dropped(world: World) -> None:
+    number = world.fetched(data=b"still here")
+    with open_data(world, number) as container:
+        with world.cache.transaction():
+            world.cache.objects.drop(number)
+        assert world.cache.containers.used == 0
+        assert container.read(0, 100) == b"still here"
+    assert not list(world.cache.containers.files())
+
+
+def test_a_lost_file_is_named(world: World) -> None:
+    number = world.fetched(data=b"data")
+    with open_data(world, number) as container:
+        path = world.cache.containers.path(container.id)
+    os.truncate(path, 3)
+    with pytest.raises(ContainerLost, match="3 bytes instead of 4"):
+        open_data(world, number)
+    path.unlink()
+    with pytest.raises(ContainerLost, match="missing"):
+        open_data(world, number)
+
+
+def test_a_full_disk_leaves_a_container_as_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with world.cache.containers.create() as container:
+        container.write(0, b"good")
+        real = os.pwrite
+        calls: list[int] = []
+
+        def full(descriptor: int, data: memoryview, offset: int) -> int:
+            calls.append(offset)
+            if len(calls) > 1:
+                raise OSError(errno.ENOSPC, "no space")
+            return real(descriptor, data[:2], offset)
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="no space"):
+            container.write(4, b"more")
+        assert (container.length, os.fstat(container.fd).st_size, container.present.total) == (4, 4, 4)
+
+
+def test_data_meets_the_full_disk_first(world: World) -> None:
+    with world.cache.containers.create() as container:
+        world.cache._reserve.held = False
+        with pytest.raises(CacheFull):
+            container.write(0, b"data")
+        with pytest.raises(CacheFull):
+            container.truncate(10)
+    world.created()  # the log has room
