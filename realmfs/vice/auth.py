@@ -33,16 +33,13 @@ def password_key(password: bytes) -> bytes:
 
 
 @message
-class ChangePassword(Request["ChangePassword.Reply"]):
+class ChangePassword(Request[NoResults]):
     """Set a password: one's own, or as an administrator anybody's. The server keeps 8 bytes of it."""
 
     OPCODE = 1
+    Reply = NoResults
     vice_id: I32
     password: Text
-
-    @message
-    class Reply(NoResults):
-        """Nothing."""
 
 
 @message
@@ -60,43 +57,34 @@ class GetTokens(Request["GetTokens.Reply"]):
 
 
 @message
-class ChangeUser(Request["ChangeUser.Reply"]):
+class ChangeUser(Request[NoResults]):
     """Give a user a new key. Keep `info` empty: with any text the reference answers 0 and stores nothing."""
 
     OPCODE = 3
+    Reply = NoResults
     vice_id: I32
     key: Key
     info: Text = b""
 
-    @message
-    class Reply(NoResults):
-        """Nothing."""
-
 
 @message
-class NewUser(Request["NewUser.Reply"]):
+class NewUser(Request[NoResults]):
     """Give a user of the protection database a first key. Keep `info` empty, as in ChangeUser."""
 
     OPCODE = 4
+    Reply = NoResults
     vice_id: I32
     key: Key
     info: Text = b""
 
-    @message
-    class Reply(NoResults):
-        """Nothing."""
-
 
 @message
-class DeleteUser(Request["DeleteUser.Reply"]):
+class DeleteUser(Request[NoResults]):
     """Make a user's key useless."""
 
     OPCODE = 5
+    Reply = NoResults
     vice_id: I32
-
-    @message
-    class Reply(NoResults):
-        """Nothing."""
 
 
 @message
@@ -114,14 +102,11 @@ class NameToId(Request["NameToId.Reply"]):
 
 
 @message
-class Quit(Request["Quit.Reply"]):
+class Quit(Request[NoResults]):
     """Say that no further call follows."""
 
     OPCODE = 7
-
-    @message
-    class Reply(NoResults):
-        """Nothing."""
+    Reply = NoResults
 
 
 AUTH_SERVICE: Final[Mapping[int, type[Request[Any]]]] = service(

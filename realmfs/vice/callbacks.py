@@ -10,28 +10,22 @@ from realmfs.vice.wire import NoResults, Request, Transfer, message, service
 
 
 @message
-class CallBack(Request["CallBack.Reply"]):
+class CallBack(Request[NoResults]):
     """Break a promise. Fid 0.0.0 is a probe; vnode or unique 0 means the whole volume. Always answered 0."""
 
     OPCODE = 1
+    Reply = NoResults
     fid: Fid
-
-    @message
-    class Reply(NoResults):
-        """Nothing."""
 
 
 @message
-class CallBackFetch(Request["CallBackFetch.Reply"]):
+class CallBackFetch(Request[NoResults]):
     """Fetch back the contents of a store that is being reintegrated; the client is the RPC2 server here."""
 
     OPCODE = 2
+    Reply = NoResults
     TRANSFER: ClassVar[Transfer] = Transfer.TO_CLIENT
     fid: Fid
-
-    @message
-    class Reply(NoResults):
-        """Nothing."""
 
 
 CALLBACK_SERVICE: Final[Mapping[int, type[Request[Any]]]] = service(CallBack, CallBackFetch)

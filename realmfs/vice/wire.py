@@ -243,7 +243,7 @@ R = TypeVar("R", bound=Results)
 
 
 class Request(Message, Generic[R]):
-    """The body of a request: the IN and IN OUT parameters of a call. Each class nests its `Reply`."""
+    """The body of a request: the IN and IN OUT parameters of a call. Each class has its `Reply`."""
 
     __slots__ = ()
 
