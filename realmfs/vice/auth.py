@@ -1,9 +1,13 @@
-"""The authentication service auth2: subsystem 0x001E6A25, UDP port 370 (auth.md §1 to §3)."""
+"""The authentication service auth2: subsystem 0x001E6A25, UDP port 370 (auth.md §1 to §3).
+
+No `repr` of a call shows a password, a key or a token.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Final
 
 from realmfs.vice.wire import I32, NoResults, Request, Results, Text, message, raw, service
@@ -39,7 +43,7 @@ class ChangePassword(Request[NoResults]):
     OPCODE = 1
     Reply = NoResults
     vice_id: I32
-    password: Text
+    password: Text = field(repr=False)
 
 
 @message
@@ -52,8 +56,8 @@ class GetTokens(Request["GetTokens.Reply"]):
     class Reply(Results):
         """Both tokens, the secret one first."""
 
-        secret: Annotated[bytes, raw(SECRET_TOKEN_SIZE)]
-        clear: Annotated[bytes, raw(CLEAR_TOKEN_SIZE)]
+        secret: Annotated[bytes, raw(SECRET_TOKEN_SIZE)] = field(repr=False)
+        clear: Annotated[bytes, raw(CLEAR_TOKEN_SIZE)] = field(repr=False)
 
 
 @message
@@ -63,7 +67,7 @@ class ChangeUser(Request[NoResults]):
     OPCODE = 3
     Reply = NoResults
     vice_id: I32
-    key: Key
+    key: Key = field(repr=False)
     info: Text = b""
 
 
@@ -74,7 +78,7 @@ class NewUser(Request[NoResults]):
     OPCODE = 4
     Reply = NoResults
     vice_id: I32
-    key: Key
+    key: Key = field(repr=False)
     info: Text = b""
 
 

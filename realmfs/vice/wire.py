@@ -154,7 +154,7 @@ Room = Annotated[int, Codec(_pack_room, _unpack_room, 0)]
 """An OUT BoundedBS as the request shows it: the size of the caller's buffer, and no bytes (rpc2.md §14)."""
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 def message(cls: type[T]) -> type[T]:
     """Make a class of annotated parameters an immutable message; arguments are given by keyword."""
     return dataclass(frozen=True, slots=True, kw_only=True)(cls)
