@@ -244,8 +244,12 @@ class Containers:
 
     def reload(self) -> None:
         """Count again from the database: at start, after recovery."""
-        self._next: int = self._database.value("SELECT coalesce(max(id), 0) + 1 FROM container")
-        self.used: int = self._database.value("SELECT coalesce(sum(bytes), 0) FROM container")
+        rows = self._database.rescue(
+            "SELECT coalesce(max(id), 0) + 1, coalesce(sum(bytes), 0) FROM container"
+        )
+        self._next: int
+        self.used: int
+        self._next, self.used = rows[0] if rows else (1, 0)
 
     def path(self, container: int) -> Path:
         """Return where the file is."""

@@ -149,6 +149,17 @@ class Database:
         row = self.row(sql, values)
         return None if row is None else row[0]
 
+    def rescue(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows; of a database already known to be damaged those that can be read, maybe none."""
+        known = self.damage is not None
+        rows: list[tuple[Any, ...]] = []
+        try:
+            rows.extend(self.each(sql))
+        except CacheDamaged:
+            if not known:
+                raise
+        return rows
+
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Change something, inside a transaction; return the number of rows changed."""
         if not self._depth:

@@ -150,9 +150,10 @@ class ModifyLog:
     def reload(self) -> None:
         """Count again from the database."""
         query = "SELECT volume, count(*), sum(length(record) + length) FROM log GROUP BY volume"
-        self._tally = {volume: (records, size) for volume, records, size in self._database.rows(query)}
+        self._tally = {volume: (records, size) for volume, records, size in self._database.rescue(query)}
         self.count = sum(records for records, _ in self._tally.values())
-        self._next: int = self._database.value("SELECT coalesce(max(sequence), 0) + 1 FROM log")
+        rows = self._database.rescue("SELECT coalesce(max(sequence), 0) + 1 FROM log")
+        self._next: int = rows[0][0] if rows else 1
 
     # -- reading -----------------------------------------------------------------------------------------
 

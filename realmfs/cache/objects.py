@@ -119,7 +119,8 @@ class Objects:
 
     def reload(self) -> None:
         """Count again from the database."""
-        self.count: int = self._database.value("SELECT count(*) FROM object")
+        rows = self._database.rescue("SELECT count(*) FROM object")
+        self.count: int = rows[0][0] if rows else 0
         self.tick: int = self._database.value("SELECT tick FROM state")
 
     # -- reading -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class Realms:
     def __init__(self, database: Database) -> None:
         self._database = database
         rows = (
-            RealmRow(*row) for row in database.rows("SELECT id, name, root_volume FROM realm ORDER BY id")
+            RealmRow(*row) for row in database.rescue("SELECT id, name, root_volume FROM realm ORDER BY id")
         )
         self._by_name = {row.name: row for row in rows}
         self._by_id = {row.id: row for row in self._by_name.values()}
