@@ -110,7 +110,7 @@ class ServerLink(FileLink):
 
     def receive(self, header: Header, body: bytes, now: float) -> None:
         """Take a request, or a late INIT3. Raises BadPacket."""
-        if header.opcode > 0:
+        if header.opcode > 0 or header.opcode == Op.INITMULTICAST:
             self._receive_request(header, body, now)
         elif header.opcode == Op.INIT3 and self._init4:
             self.send_init4(self._init4, header, now)
@@ -132,7 +132,7 @@ class ServerLink(FileLink):
 
     def _begin(self, header: Header, body: bytes, now: float) -> None:
         piggyback: bytes | None = None
-        if header.se_flags & PIGGY and self.side_effects:
+        if header.se_flags & PIGGY and self.side_effects and header.opcode > 0:
             body, piggyback = cut_piggyback(body, header.se_offset)
             if not self._negotiated:
                 self._take_parameters(piggyback)
@@ -145,6 +145,9 @@ class ServerLink(FileLink):
         self._piggyback, self._outgoing, self._held, self.transfer = piggyback, None, None, None
         self._busy_at = now + self.hub.schedule.busy_after
         self._forget_at = inf
+        if header.opcode == Op.INITMULTICAST:
+            self.reply(0, b"", now)  # reference clients wait for it on each connection of a group
+            return
         self.arm()
         self.hub.events.append(Arrived(self, header.opcode, body))
 
