@@ -1,0 +1,73 @@
+"""Putting an embedded realm on the network: file service and auth2 of one store, a UDP socket each."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import NamedTuple
+
+import trio
+
+from realmfs.rpc2.endpoint import Endpoint, udp_transport
+from realmfs.rpc2.service import Address, Transport
+from realmfs.server.authserver import AUTH_PORT, AuthServer
+from realmfs.server.database import StoreError
+from realmfs.server.fileserver import FileServer
+from realmfs.server.store import FILE_PORT, ServerStore
+
+log = logging.getLogger(__name__)
+
+ANY_PORT = 0
+
+
+class Serving(NamedTuple):
+    """Where a realm is served."""
+
+    file: Address
+    auth: Address
+
+
+async def serve_realm(
+    store: ServerStore,
+    address: str,
+    port: int = FILE_PORT,
+    auth_port: int | None = None,
+    *,
+    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a store at a local address until cancelled; `nursery.start` it, which returns a Serving.
+
+    Port 0 is any port. Without `auth_port` auth2 takes its own, 370; where that is forbidden or taken the
+    port after the file service's, and if need be any. Raises StoreError if an address cannot be had.
+    """
+    files = await _bind(address, port)
+    logins = await _bind_auth(address, files.address[1], auth_port)
+    with store.transaction():
+        store.set_address(*files.address)
+    file_server = FileServer(store, Endpoint(files))
+    auth_server = AuthServer(store, Endpoint(logins))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(file_server.run)
+        await nursery.start(auth_server.run)
+        task_status.started(Serving(files.address, logins.address))
+
+
+async def _bind(address: str, port: int) -> Transport:
+    try:
+        return await udp_transport((address, port))
+    except OSError as error:
+        reason = (
+            "it is not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror
+        )
+        raise StoreError(f"cannot serve at {address}:{port}: {reason}") from error
+
+
+async def _bind_auth(address: str, file_port: int, port: int | None) -> Transport:
+    if port is not None:
+        return await _bind(address, port)
+    for candidate in (AUTH_PORT, file_port + 1):
+        try:
+            return await _bind(address, candidate)
+        except StoreError as error:
+            log.debug("auth2: %s", error)
+    return await _bind(address, ANY_PORT)

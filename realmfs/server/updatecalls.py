@@ -1,0 +1,171 @@
+"""Changes: reintegration and its handles, the second phase, and repair by administrators."""
+
+from __future__ import annotations
+
+from realmfs.rpc2.transfer import BytesSink
+from realmfs.server.containers import Container, sync_containers
+from realmfs.server.handles import Handles
+from realmfs.server.reintegrate import Blamed, execute, receive_log
+from realmfs.server.state import Caller, Found, Refusal, ServerState
+from realmfs.vice import calls
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.log import Store
+from realmfs.vice.types import ObjectType, Order, Rights, VersionFlags
+from realmfs.vice.wire import NoResults
+
+_UNSOUND = VersionFlags.INCON | VersionFlags.BARREN | VersionFlags.COP2PENDING
+
+
+class UpdateCalls:
+    """The handlers."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._handles = Handles(state.store.containers, state.started)
+
+    async def reintegrate(self, caller: Caller, args: calls.Reintegrate) -> calls.Reintegrate.Reply:
+        """Replay a modify log: all of it, or nothing and the index of the record to blame."""
+        nothing = calls.Reintegrate.Reply.zero()
+        try:
+            self._state.cop2(args.piggy_cop2)
+            volume = self._state.group(args.volume)
+            batch = await receive_log(caller, volume, args.volume, args.log_size)
+            batch.out_of_order = args.out_of_order
+            await execute(self._state, caller, batch)
+        except Blamed as blamed:
+            raise Refusal(blamed.error.number, _with_index(blamed.index)) from blamed
+        except CodaError as error:
+            raise Refusal(error.number, _with_index(-1)) from error
+        stale = tuple(batch.stale[: args.max_stale_dirs])
+        return calls.Reintegrate.Reply(
+            index=len(batch.records), stale_dirs=stale, new_stamp=nothing.new_stamp, promised=nothing.promised
+        )
+
+    async def open_handle(self, caller: Caller, args: calls.OpenReintHandle) -> calls.OpenReintHandle.Reply:
+        """Make an empty container for the contents of a store to an existing object."""
+        found = self._state.find(args.fid)
+        if found.vnode.type is not ObjectType.FILE:
+            raise CodaError(Code.EISDIR, "only files can be stored to")
+        return calls.OpenReintHandle.Reply(handle=self._handles.open(found.volume))
+
+    async def query_handle(
+        self, caller: Caller, args: calls.QueryReintHandle
+    ) -> calls.QueryReintHandle.Reply:
+        """Say how many bytes a handle has."""
+        volume = self._state.volume(args.volume)
+        try:
+            length = self._handles.length(volume, args.handle)
+        except CodaError as error:
+            raise Refusal(error.number, calls.QueryReintHandle.Reply(length=0xFFFFFFFF)) from error
+        return calls.QueryReintHandle.Reply(length=length)
+
+    async def send_fragment(self, caller: Caller, args: calls.SendReintFragment) -> NoResults:
+        """Append to a handle's container: all the bytes that were announced, or none."""
+        volume = self._state.volume(args.volume)
+        await self._handles.append(volume, args.handle, args.length, caller.request)
+        return NoResults()
+
+    async def close_handle(
+        self, caller: Caller, args: calls.CloseReintHandle
+    ) -> calls.CloseReintHandle.Reply:
+        """Replay a log of exactly one store record with the handle's contents."""
+        self._state.cop2(args.piggy_cop2)
+        volume = self._state.group(args.volume)
+        try:
+            batch = await receive_log(caller, volume, args.volume, args.log_size)
+            with self._handles.closing(volume, args.handle) as batch.handle:
+                if len(batch.records) != 1 or not isinstance(batch.records[0], Store):
+                    raise CodaError(Code.EINVAL, "a handle goes with exactly one store record")
+                await execute(self._state, caller, batch)
+        except Blamed as blamed:
+            raise blamed.error from blamed
+        return calls.CloseReintHandle.Reply(new_stamp=0, promised=False)
+
+    async def cop2(self, caller: Caller, args: calls.Cop2) -> NoResults:
+        """Execute the second phase of updates."""
+        self._state.cop2(args.entries)
+        return NoResults()
+
+    async def resolve(self, caller: Caller, args: calls.Resolve) -> NoResults:
+        """Settle the only replica: a second phase that was lost is no longer awaited (conflicts.md §7)."""
+        volume = self._state.group(args.fid.volume)
+        vnode = self._state.find(args.fid).vnode
+        if vnode.vv.cop2_pending and self._state.store.volumes.replicas(volume) == 1:
+            with self._state.store.transaction():
+                settled = vnode.vv.with_flags(vnode.vv.flags & ~VersionFlags.COP2PENDING)
+                self._state.store.vnodes.set_vector(vnode.fid, settled)
+        return NoResults()
+
+    async def set_vv(self, caller: Caller, args: calls.SetVV) -> NoResults:
+        """Overwrite a version vector, flags included, for administrators only (conflicts.md §5.4)."""
+        state = self._state
+        state.cop2(args.piggy_cop2)
+        found = state.find(args.fid, inconsistent_ok=True)
+        caller.require_administrator()
+        async with state.exclusive(found.volume):
+            with state.store.transaction():
+                state.store.vnodes.set_vector(found.vnode.fid, args.vv)
+                state.store.volumes.settle(found.volume.id, 1, 0)
+            await state.store.database.durable()
+        await state.hosts.break_promises(found.volume, [found.vnode.fid], None)
+        return NoResults()
+
+    async def repair(self, caller: Caller, args: calls.Repair) -> calls.Repair.Reply:
+        """Give a file or symlink in conflict its new contents, for administrators (conflicts.md §5.4)."""
+        state = self._state
+        caller.require_administrator()
+        async with state.exclusive(state.find(args.fid, inconsistent_ok=True).volume):
+            found = state.find(args.fid, inconsistent_ok=True)
+            self._check_repair(caller, found, args)
+            await self._receive_repair(caller, found, args)
+            await state.store.database.durable()
+        await state.hosts.break_promises(found.volume, [found.vnode.fid], None)
+        return calls.Repair.Reply(status=state.status(caller, state.find(args.fid), promise=False))
+
+    def _check_repair(self, caller: Caller, found: Found, args: calls.Repair) -> None:
+        vnode = found.vnode
+        if vnode.is_directory:
+            raise CodaError(Code.EOPNOTSUPP, "a directory with one replica has nothing to be repaired from")
+        if not vnode.vv.inconsistent:
+            raise CodaError(Code.EINVAL, "the object is not in conflict")
+        if vnode.vv.compare(args.status.vv, ignore_inconsistent=True) not in (Order.EQUAL, Order.SUBMITS):
+            raise CodaError(Code.EINCOMPATIBLE)
+        if not caller.identity.may(self._state.acl_of(vnode), Rights.WRITE):
+            raise CodaError(Code.EACCES)
+
+    async def _receive_repair(self, caller: Caller, found: Found, args: calls.Repair) -> None:
+        vnode, store, wanted = found.vnode, self._state.store, args.status
+        container: Container | None = None
+        if vnode.type is ObjectType.SYMLINK:
+            link = BytesSink(4096)
+            size = await caller.request.receive(link, 4096)
+            vnode.target = link.data
+        else:
+            container = store.containers.create()
+            size = await caller.request.receive(container, wanted.length)
+        old, blocks = vnode.container, vnode.blocks
+        try:
+            if size != wanted.length:
+                raise CodaError(Code.EINVAL, f"{size} bytes came for a repair of {wanted.length}")
+            if container is not None:
+                await sync_containers([container])
+                vnode.container, vnode.sha = container.number, container.sha
+            vnode.length, vnode.mtime, vnode.mode = size, wanted.date, wanted.mode & 0o7777
+            vnode.owner, vnode.author = wanted.owner, wanted.author
+            vnode.data_version += 1
+            raised = wanted.vv.raised([found.volume.slot]).with_store_id(args.store_id)
+            vnode.vv = raised.with_flags(wanted.vv.flags & ~_UNSOUND | VersionFlags.COP2PENDING)
+            with store.transaction():
+                store.vnodes.write([vnode])
+                store.volumes.settle(found.volume.id, 1, vnode.blocks - blocks)
+        except BaseException:
+            if container is not None:
+                container.discard()
+            raise
+        if container is not None:
+            container.close()
+            store.containers.remove([old] if old is not None else [])
+
+
+def _with_index(index: int) -> calls.Reintegrate.Reply:
+    return calls.Reintegrate.Reply(index=index, stale_dirs=(), new_stamp=0, promised=False)
