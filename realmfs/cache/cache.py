@@ -1,5 +1,6 @@
 """The cache as a whole: opening and closing it, and the stores it is made of."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
@@ -121,6 +122,10 @@ class Cache:
     def transaction(self) -> Transaction:
         """Return the context manager for a change; see database.py."""
         return self._database.transaction()
+
+    def on_rollback(self, act: Callable[[], None]) -> None:
+        """Call `act` if the open transaction is rolled back: to put right what memory knows of it."""
+        self._database.on_rollback(act)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Bring changes to the disk every 5 s, for ever."""

@@ -1,1 +1,1 @@
-"""The cache manager."""
+"""The cache manager: `venus.Venus` is the whole, `face` what others may call."""

@@ -21,11 +21,15 @@ ROOT_INODE = 1
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: local user and group numbers, and the process."""
+    """Who asks: local user and group numbers, and the process.
+
+    `kernel`: the kernel asks and so knows what it changed itself; for any other door it must be told.
+    """
 
     uid: int
     gid: int
     pid: int
+    kernel: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+"""In which order a program goes through a directory, and what it will want next.
+
+A Python client spends most of the time of a cold `ls -l` or `cat *` waiting for one round trip after the
+other. Programs walk directories in one of two orders: as listed (`ls`, `find`, `tar`), or by name (the
+shell's `*`). After three steps in one of them the next entries are brought ahead, twice as many at each step
+up to a limit. The limit also bounds what a wrong guess costs.
+"""
+
+from collections.abc import Iterable, Sequence
+
+STEPS_BEFORE = 2
+GAP = 4  # entries that may be passed over in a step: directories, or what the kernel still knew
+
+
+class _Order:
+    """One way through the names: where the program is, since how many steps, how far ahead we are."""
+
+    __slots__ = ("ahead", "last", "names", "places", "steps")
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.names = names
+        self.places = {name: place for place, name in enumerate(names)}
+        self.last = -1
+        self.steps = 0
+        self.ahead = 0
+
+    def used(self, name: bytes, limit: int) -> Sequence[bytes]:
+        place = self.places.get(name)
+        if place is None or place == self.last:
+            return ()
+        on_the_way = 0 < place - self.last <= GAP
+        self.steps = self.steps + 1 if on_the_way else 0
+        self.last = place
+        if self.steps < STEPS_BEFORE:
+            self.ahead = place + 1
+            return ()
+        window = min(limit, 1 << min(self.steps, 16))
+        start = max(self.ahead, place + 1)
+        # Refill in bulk: half a window at a time, so that batches form.
+        if start - place > window // 2 and start < len(self.names) and self.steps > STEPS_BEFORE:
+            return ()
+        self.ahead = max(start, place + 1 + window)
+        return self.names[start : self.ahead]
+
+
+class Walk:
+    """A program's way through one directory."""
+
+    __slots__ = ("_orders",)
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        listed = list(names)
+        self._orders = (_Order(listed), _Order(sorted(listed)))
+
+    def knows(self, name: bytes) -> bool:
+        """Tell whether the name was there when the walk began."""
+        return name in self._orders[0].places
+
+    def used(self, name: bytes, limit: int) -> Sequence[bytes]:
+        """Note that `name` was used; return at most `limit` names to bring ahead, none twice in a walk."""
+        as_listed, by_name = (order.used(name, limit) for order in self._orders)
+        return as_listed or by_name

@@ -1,0 +1,53 @@
+"""How an object looks to stat(2) (client.md §1 "What stat shows")."""
+
+import stat
+
+from realmfs.venus.face import Attr
+from realmfs.venus.names import conflict_text
+from realmfs.venus.node import Node
+from realmfs.venus.settings import VenusSettings
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import ObjectType
+
+NOBODYS_GROUP = 65534
+_TYPE_BITS = {
+    ObjectType.FILE: stat.S_IFREG,
+    ObjectType.DIRECTORY: stat.S_IFDIR,
+    ObjectType.SYMLINK: stat.S_IFLNK,
+}
+
+
+def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> Attr:
+    """Return the attributes of a node with status; `parent` is where it was looked up, if it was.
+
+    The kernel may keep what a promise covers until we tell it otherwise. Directories have one link, so that
+    find(1) does not count subdirectories behind mount links.
+    """
+    lasting = settings.kernel_timeout
+    attr_timeout = lasting if node.valid else 0.0
+    entry_timeout = lasting if parent is not None and parent.valid else 0.0
+    if node.conflict:
+        size = len(conflict_text(node.fid, node.volume.realm))
+        return Attr(node.ino, stat.S_IFLNK | 0o644, 1, size, 0, 0, NOBODYS_GROUP, 0, 0.0, 0.0)
+    status = node.status
+    if status is None:
+        raise CodaError(Code.ETIMEDOUT, f"{node.label}: nothing is known of it")
+    mode = status.mode & (0o1777 if status.type is ObjectType.FILE else 0o7777)
+    return Attr(
+        ino=node.ino,
+        mode=_TYPE_BITS[status.type] | mode,
+        links=1 if node.is_directory else max(status.links, 0 if node.gone else 1),
+        size=status.length,
+        mtime_ns=status.date * 10**9,
+        uid=status.owner,
+        gid=NOBODYS_GROUP,
+        blocks=(status.length + 511) // 512,
+        entry_timeout=entry_timeout,
+        attr_timeout=attr_timeout,
+    )
+
+
+def no_such_name(parent: Node, settings: VenusSettings) -> Attr:
+    """Return the answer that a name does not exist; the kernel may remember it with the directory."""
+    timeout = settings.kernel_timeout if parent.valid else 0.0
+    return Attr(0, 0, 0, 0, 0, 0, 0, 0, timeout, 0.0)

@@ -1,0 +1,151 @@
+"""After a batch: what the servers now have becomes what we know (reintegration.md §§1.4, 2.5, 2.8).
+
+The versions of all objects of the batch advance here as they do at the servers once the second phase (COP2)
+has arrived, so that nothing needs to be fetched again. What servers call stale, because others changed the
+same directories meanwhile, is suspect. New objects have no promise yet; one ValidateAttrs for all gets it,
+in the background, and the kernel need not be told to forget them.
+"""
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from realmfs.cache.log import LogEntry
+from realmfs.realms.types import Reintegrated
+from realmfs.venus.core import Core
+from realmfs.venus.node import Node
+from realmfs.venus.validity import Validator
+from realmfs.venus.volume import VolumeState
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.log import AnyRecord, Remove, RemoveDir, committed, last_store_ids
+from realmfs.vice.types import Fid, VersionVector
+
+log = logging.getLogger(__name__)
+
+PROBES = 3  # objects of a batch that are asked for to learn whether it was executed
+
+
+class Committer:
+    """Takes in that batches were executed."""
+
+    def __init__(self, core: Core, validator: Validator) -> None:
+        self._core = core
+        self._validator = validator
+
+    def commit(
+        self,
+        volume: VolumeState,
+        entries: Sequence[LogEntry],
+        records: Sequence[AnyRecord],
+        outcome: Reintegrated | None,
+    ) -> None:
+        """Advance versions, delete the records, queue the second phase. No checkpoint.
+
+        `outcome` None: the batch was found executed, but not by whom; its objects are suspect then.
+        """
+        core = self._core
+        slots = outcome.update_set if outcome is not None else ()
+        vectors = committed(records, vectors_of(core, volume, records), slots)
+        with core.cache.transaction():
+            for fid, vv in vectors.items():
+                self._advance(volume, fid, vv)
+            current = [core.cache.log.get(volume.key, entry.sequence) for entry in entries]
+            cleaned = core.cache.log.remove(entry for entry in current if entry is not None)
+            core.nodes.cleaned(cleaned)
+        group = core.group(volume)
+        for store_id in dict.fromkeys(last_store_ids(records).values()):
+            group.queue_cop2(store_id, slots or group.slots_up)
+        if outcome is None:
+            self._suspect(volume, vectors)
+        else:
+            self._suspect(volume, outcome.stale_dirs)
+            if outcome.needs_resolve:
+                core.flights.start(("resolve", volume.key), lambda: self._resolve(volume, list(vectors)))
+        self._renew((core.nodes.in_memory(number) for number in cleaned), entries[0].uid)
+        if not core.cache.log.summary(volume.key).records:
+            volume.drained.unpark_all()
+
+    def _advance(self, volume: VolumeState, fid: Fid, vv: VersionVector) -> None:
+        core = self._core
+        node = volume.nodes.get(fid[1:])
+        if node is not None and node.status is not None:
+            core.nodes.change_status(node, vv=vv)
+            return
+        row = core.cache.objects.find(volume.realm_id, fid)
+        if row is not None and row.status is not None:
+            core.cache.objects.update(row.number, status=replace(row.status, vv=vv))
+
+    def _suspect(self, volume: VolumeState, fids: Iterable[Fid]) -> None:
+        for fid in fids:
+            node = volume.nodes.get(fid[1:])
+            if node is not None:
+                node.promise = None
+                node.breaks += 1
+
+    async def _resolve(self, volume: VolumeState, fids: list[Fid]) -> None:
+        """Bring servers that were not reached up to date: directories first, for they hold the others."""
+        group = self._core.group(volume)
+        await group.flush_cop2()
+        for fid in sorted(fids, key=lambda one: not one.is_directory):
+            try:
+                await group.resolve(fid)
+            except CodaError as error:
+                log.info("%s: not resolved: %s", fid, error)
+
+    def _renew(self, nodes: Iterable[Node | None], uid: int) -> None:
+        """Get promises for objects that have none, or tell the kernel that it can't rely on them any more."""
+        suspect = [node for node in nodes if node is not None and not node.valid and not node.gone]
+        limit = self._core.settings.validate_batch
+        for start in range(0, len(suspect), limit):
+            part = suspect[start : start + limit]
+            self._core.flights.start(("renew", part[0].ino), functools.partial(self._renew_part, part, uid))
+
+    async def _renew_part(self, nodes: Sequence[Node], uid: int) -> None:
+        try:
+            await self._validator.renew(nodes, uid)
+        finally:
+            for node in nodes:
+                if not node.valid:
+                    self._core.kernel_forget(node)
+
+    # -- was it done? ----------------------------------------------------------------------------------
+
+    async def was_done(
+        self, volume: VolumeState, entries: Sequence[LogEntry], records: Sequence[AnyRecord]
+    ) -> bool:
+        """Tell whether a batch whose outcome is unknown has been executed.
+
+        An object with a store id of the batch proves it, since a batch is executed as a whole. Raises
+        CodaError ETIMEDOUT if nobody answers.
+        """
+        group = self._core.group(volume)
+        gone = {record.fid for record in records if isinstance(record, Remove | RemoveDir)}
+        finals = [final for final in last_store_ids(records).items() if final[0] not in gone]
+        for fid, store_id in (*finals[:1], *finals[1:][-PROBES:]):
+            try:
+                answer = await group.get_attr(fid, entries[0].uid)
+            except CodaError as error:
+                if error.code in (Code.ENOENT, Code.VNOVNODE):
+                    continue  # removed by this batch, or not yet made by it
+                raise
+            if answer.status.vv.store_id == store_id:
+                return True
+            log.debug("%s is at %s, not at %s", fid, answer.status.vv, store_id)
+        return False
+
+
+def vectors_of(core: Core, volume: VolumeState, records: Sequence[AnyRecord]) -> dict[Fid, VersionVector]:
+    """Return the cached versions of all objects that records touch."""
+    vectors: dict[Fid, VersionVector] = {}
+    for record in records:
+        for fid in record.objects():
+            if fid in vectors:
+                continue
+            node = volume.nodes.get(fid[1:])
+            status = node.status if node is not None else None
+            if status is None:
+                row = core.cache.objects.find(volume.realm_id, fid)
+                status = row.status if row is not None else None
+            vectors[fid] = status.vv if status is not None else VersionVector()
+    return vectors

@@ -1,0 +1,199 @@
+"""What all parts of the cache manager share: the tables, the disk, the servers, what the kernel is told."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from time import time
+
+from realmfs.cache.cache import Cache
+from realmfs.cache.inodes import ROOT_NUMBER
+from realmfs.realms.group import Group
+from realmfs.realms.types import ANYUSER
+from realmfs.venus.events import CallMade, Conflict, EventStream, Replaced
+from realmfs.venus.face import KernelNotifier
+from realmfs.venus.flights import Flights
+from realmfs.venus.node import Node
+from realmfs.venus.nodes import Nodes
+from realmfs.venus.settings import VenusSettings
+from realmfs.venus.volume import TOP_REALM, TOP_VOLUME, VolumeState
+from realmfs.venus.volumes import Volumes
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import ObjectType, Rights, Status, VersionVector
+
+log = logging.getLogger(__name__)
+
+
+class Core:
+    """One per cache manager. `kernel` is None without a mount."""
+
+    def __init__(self, cache: Cache, settings: VenusSettings) -> None:
+        self.cache = cache
+        self.settings = settings
+        self.events = EventStream()
+        self.flights = Flights()
+        self.volumes = Volumes(cache)
+        self.nodes = Nodes(cache, settings.objects_in_memory, self.volumes.by_key, self._left_memory)
+        self.kernel: KernelNotifier | None = None
+        self.top = self._make_top()
+        self.logged: Callable[[VolumeState], None] = lambda volume: None  # told of every new record
+
+    def _make_top(self) -> Node:
+        """Make `/coda`: a directory nobody can change, in a volume no server has (directories.md §4.3)."""
+        volume = VolumeState(0, TOP_REALM, TOP_VOLUME, "")
+        top = Node(volume, volume.root, ROOT_NUMBER)
+        rights = int(Rights.LOOKUP | Rights.READ)
+        top.status = Status(
+            ObjectType.DIRECTORY, 2, 2048, 1, VersionVector(), 0, 0, 0, False, rights, rights, 0o555, (0, 0)
+        )
+        top.rights[ANYUSER] = rights
+        self.nodes.enter(top)
+        return top
+
+    # -- the servers -----------------------------------------------------------------------------------------
+
+    async def enter(self, volume: VolumeState) -> None:
+        """See to it that we know where a volume lives. Raises CodaError ETIMEDOUT if nobody can tell."""
+        if volume.place is None and volume.key:
+            await self.flights.join(("place", volume.key), lambda: self.volumes.locate(volume))
+
+    def group(self, volume: VolumeState) -> Group:
+        """Return the servers of a volume that has been entered. Raises CodaError ETIMEDOUT otherwise."""
+        if volume.place is None:
+            raise CodaError(Code.ETIMEDOUT, f"{volume.name}@{volume.realm} has not been located")
+        return volume.place.group
+
+    @contextmanager
+    def call(self, name: str, what: str) -> Iterator[None]:
+        """Publish that a call begins, and that it has ended."""
+        self.events.publish(CallMade(name, what))
+        try:
+            yield
+        finally:
+            self.events.publish(CallMade(name, what, done=True))
+
+    def now(self) -> float:
+        """Return the time of day in Unix seconds, by which records and files are dated."""
+        return time()
+
+    # -- room ------------------------------------------------------------------------------------------------
+
+    async def room(self, *, size: int = 0, objects: int = 0) -> None:
+        """Make room in the cache. Raises CacheFull (ENOSPC) if what could go is not enough."""
+        if self.cache.replacement.fits(size=size, objects=objects):
+            return
+        evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
+        self.evicted(evicted.data, evicted.objects)
+
+    def trim(self) -> None:
+        """Free the margins of the cache again."""
+        evicted = self.cache.replacement.trim(_Busy(self.nodes))
+        self.evicted(evicted.data, evicted.objects)
+
+    def evicted(self, data: list[int], objects: list[int]) -> None:
+        """Let memory follow what the cache has thrown away."""
+        for number in data:
+            node = self.nodes.in_memory(number)
+            if node is not None:
+                node.container = None
+                self.events.publish(Replaced("data", node.label, node.blocks))
+        for number in objects:
+            node = self.nodes.in_memory(number)
+            if node is not None:
+                self.events.publish(Replaced("status/data", node.label, node.blocks))
+                self.kernel_forget(node)
+                node.stored = False
+                node.container = None
+                self.nodes.leave(node)
+
+    # -- neighbours ------------------------------------------------------------------------------------------
+
+    def siblings(self, node: Node, limit: int) -> Iterator[Node]:
+        """Yield objects that will likely be wanted next: those in the same directory, and its own."""
+        if node.is_directory:
+            yield from islice(self.nodes.cached_children(node), limit)
+        parent = self.nodes.in_memory(node.parent)
+        if parent is not None and not node.fid.is_root:
+            yield from islice(self.nodes.cached_children(parent), limit)
+
+    # -- what becomes of objects -----------------------------------------------------------------------
+
+    def vanish(self, node: Node) -> None:
+        """The servers do not have the object any more."""
+        with self.cache.transaction():
+            self.nodes.drop(node)
+        self.kernel_forget(node)
+        self.nodes.leave(node)
+        parent = self.nodes.in_memory(node.parent)
+        if parent is not None and not parent.dirty:
+            parent.promise = None
+
+    def in_conflict(self, node: Node) -> None:
+        """The servers cannot agree on the object: it is shown as a dangling link."""
+        node.conflict = True
+        self.kernel_forget(node)
+        self.events.publish(Conflict(self.path(node), str(node.fid), local=False))
+
+    def replaced_elsewhere(self, node: Node) -> Node:
+        """Forget our data: the servers have another version. Inside a transaction; returns the fid's node.
+
+        Whoever has the old version open keeps it under the old inode number (design, row "inodes").
+        """
+        self.kernel_forget(node, pages=True)
+        if node.open and not node.is_directory:
+            return self.nodes.retire(node)
+        self.nodes.drop_data(node)
+        return node
+
+    # -- the kernel ------------------------------------------------------------------------------------------
+
+    def kernel_forget(self, node: Node, *, pages: bool = False) -> None:
+        """Tell the kernel that what it remembers of a node may be wrong: attributes, names, perhaps pages."""
+        kernel = self.kernel
+        if kernel is None or not (node.lookups or node.kernel_names):
+            return
+        if node.lookups:
+            kernel.invalidate_inode(node.ino, attr_only=not pages)
+            self.kernel_forget_name(node.parent, node.name)
+        for name in node.kernel_names:
+            kernel.invalidate_entry(node.ino, name)
+        node.kernel_names.clear()
+
+    def kernel_forget_name(self, parent: int, name: bytes) -> None:
+        """Tell the kernel to look a name up again."""
+        if self.kernel is not None and parent and name:
+            self.kernel.invalidate_entry(parent, name)
+
+    def _left_memory(self, node: Node) -> None:
+        self.kernel_forget(node)
+
+    # -- paths -----------------------------------------------------------------------------------------------
+
+    def path(self, node: Node) -> str:
+        """Return the path below the mount as far as it is known, for people; not for looking anything up."""
+        parts: list[str] = []
+        while node is not self.top and len(parts) < 256:
+            parts.append(node.label)
+            above = self.above(node)
+            if above is None:
+                break
+            node = above
+        return "/" + "/".join(reversed(parts))
+
+    def above(self, node: Node) -> Node | None:
+        """Return the directory that holds a node; above the root of a volume is where it is mounted."""
+        if node.fid.is_root:
+            mounted = node.volume.mounted_on
+            return mounted[0] if mounted else None
+        return self.nodes.by_number(node.parent) if node.parent else None
+
+
+class _Busy:
+    """The inode numbers that may not be replaced now: open, being fetched, or the root of a volume."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    def __contains__(self, number: object) -> bool:
+        node = self._nodes.in_memory(number) if isinstance(number, int) else None
+        return node is not None and (node.open or node.content is not None or node.fid.is_root)

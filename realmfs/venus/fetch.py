@@ -1,0 +1,348 @@
+"""Bringing data here: directories, link texts, and file contents that readers follow as they stream in.
+
+One fetch per object, however many wait for it. It runs detached from whoever wanted it, so it survives a
+reader's loss of patience, and the next reader finds it further on. A file's bytes go straight into its
+container; readers wait for the range they want. What has arrived when a fetch breaks is kept, and the next
+fetch goes on from there if the servers still have that version.
+
+Status comes along with data. So an object of which nothing is known is fetched at once, in one round; and
+when the answer says that the version is another one than the status we had, status and data change together.
+"""
+
+import logging
+from collections import OrderedDict
+
+import trio
+
+from realmfs.cache.containers import Container, ContainerSink
+from realmfs.cache.errors import ContainerLost
+from realmfs.realms.fetching import VersionChangedError
+from realmfs.realms.types import Attributes
+from realmfs.rpc2.errors import BadPacket
+from realmfs.rpc2.transfer import BytesSink
+from realmfs.venus.core import Core
+from realmfs.venus.node import Node, Promise
+from realmfs.venus.validity import Validator
+from realmfs.vice.directory import Directory
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import ObjectType
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 4  # how often an object may change under a fetch before the caller is told to try again
+
+
+class Fetcher:
+    """Brings data into the cache and hands it out."""
+
+    def __init__(self, core: Core, validator: Validator) -> None:
+        self._core = core
+        self._validator = validator
+        self._parsed: OrderedDict[Node, None] = OrderedDict()
+
+    # -- directories and links -------------------------------------------------------------------------
+
+    async def directory(self, node: Node, uid: int) -> Directory:
+        """Return the contents of a directory, valid for `uid`.
+
+        Raises CodaError as `Validator.status` does.
+        """
+        for _ in range(ROUNDS):
+            if node.status is not None and not (node.stale and self.present(node) is None):
+                await self._validator.status(node, uid)
+            directory = self.present(node)
+            if directory is not None:
+                return directory
+            self._refuse_hopeless(node)
+            await self._core.flights.join(("data", node.ino), lambda: self._fetch_whole(node, uid))
+        raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    def present(self, node: Node) -> Directory | None:
+        """Return the contents of a directory as they are here, valid or not; None if they are not here."""
+        if node.directory is None and node.stored:
+            image = self._core.cache.directories.load(node.ino)
+            if image is not None:
+                try:
+                    node.directory = Directory.parse(image)
+                except BadPacket:
+                    log.warning("%s: the cached directory is damaged and fetched again", node.label)
+                    with self._core.cache.transaction():
+                        self._core.nodes.drop_data(node)
+        if node.directory is not None:
+            self._remember(node)
+        return node.directory
+
+    def _remember(self, node: Node) -> None:
+        self._parsed[node] = None
+        self._parsed.move_to_end(node)
+        while len(self._parsed) > self._core.settings.directories_in_memory:
+            oldest, _ = self._parsed.popitem(last=False)
+            oldest.directory = None
+
+    async def link(self, node: Node, uid: int) -> bytes:
+        """Return the text of a symbolic link, valid for `uid`."""
+        for _ in range(ROUNDS):
+            await self._validator.status(node, uid)
+            if node.link is not None:
+                return node.link
+            self._refuse_hopeless(node)
+            await self._core.flights.join(("data", node.ino), lambda: self._fetch_whole(node, uid))
+        raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    async def _fetch_whole(self, node: Node, uid: int) -> None:
+        """Fetch a directory or a link: small, and only of use as a whole."""
+        core = self._core
+        await core.enter(node.volume)
+        await core.room(objects=not node.stored, size=0)
+        sink = _Whole()
+        sample, edition = node.sample(), node.edition
+        try:
+            with core.call("Fetch", node.label):
+                answer = await core.group(node.volume).fetch(node.fid, uid, sink.at)
+        except CodaError as error:
+            self._validator.failed(node, error)
+            raise
+        data = sink.data
+        if len(data) != answer.status.length:
+            raise CodaError(Code.EIO, f"{node.label}: {len(data)} bytes of {answer.status.length} came")
+        directory = self._parse(node, data) if node.is_directory else None
+        with core.cache.transaction():
+            if not self._validator.absorb(node, uid, answer, sample, edition) or not node.same_version(
+                answer.status.vv
+            ):
+                return
+            if directory is not None:
+                node.directory = directory
+                core.cache.directories.replace(node.ino, data)
+                self._remember(node)
+            else:
+                node.link = data
+                core.nodes.save(node)
+
+    def _parse(self, node: Node, image: bytes) -> Directory:
+        try:
+            return Directory.parse(image)
+        except BadPacket as error:
+            raise CodaError(
+                Code.EIO, f"{node.label}: the servers sent a damaged directory: {error}"
+            ) from error
+
+    def _refuse_hopeless(self, node: Node) -> None:
+        """Do not ask the servers for what only we can have."""
+        if node.gone or node.conflict:
+            raise CodaError(Code.EINCONS if node.conflict else Code.ENOENT, node.label)
+        if node.ours:
+            raise CodaError(Code.EIO, f"{node.label} was changed here, but its data is not")
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    async def begin(self, node: Node, uid: int) -> Container:
+        """Return the open container of a file, whole or being filled from now on.
+
+        The status must be usable. Waits for the first bytes if a fetch must be begun, so that what the
+        servers refuse is known. The container belongs to the node (`node.content`) until `settle`.
+        """
+        content = self.at_hand(node)
+        if content is not None and (content.whole or content.filling):
+            return content
+        self._refuse_hopeless(node)
+        await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
+        self.start(node, uid)
+        while (content := node.content) is not None and content.filling and not content.present.total:
+            await content.wait(0, 1)
+        if content is None or not (content.whole or content.filling):
+            await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
+            content = self.at_hand(node)
+        if content is None:
+            raise CodaError(Code.ETIMEDOUT, node.label)
+        return content
+
+    def start(self, node: Node, uid: int) -> None:
+        """Begin to fetch a file's contents without waiting, unless that is going on."""
+        self._core.flights.start(("data", node.ino), lambda: self._fetch_file(node, uid))
+
+    def at_hand(self, node: Node) -> Container | None:
+        """Return the file's container, open, if there is any; None if nothing of the contents is here."""
+        if node.content is None and node.container is not None:
+            try:
+                node.content = self._core.cache.containers.open(node.container)
+            except ContainerLost as lost:
+                log.warning("%s: %s", node.label, lost.strerror)
+                with self._core.cache.transaction():
+                    self._core.nodes.drop_data(node)
+        return node.content
+
+    def settle(self, node: Node) -> None:
+        """Close the container if nobody uses it any more."""
+        content = node.content
+        if content is not None and not node.open and not content.filling:
+            node.content = None
+            content.close()
+
+    async def whole(self, node: Node, uid: int) -> Container:
+        """Return the container of a file when all of it is here."""
+        content = await self.begin(node, uid)
+        while not content.whole:
+            if not content.filling:
+                await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
+            else:
+                await content.wait(0, content.length)
+            content = await self.begin(node, uid)
+        return content
+
+    async def wait(self, node: Node, uid: int, offset: int, count: int) -> Container:
+        """Return the container once a range of it is here. Ends when nothing has come for `patience` seconds.
+
+        Raises CodaError: ETIMEDOUT, or what the servers said.
+        """
+        patience = self._core.settings.patience
+        while True:
+            content = await self.begin(node, uid)
+            if content.has(offset, count):
+                return content
+            before = content.present.total
+            with trio.move_on_after(patience):
+                if await content.wait(offset, min(count, 1)):
+                    continue
+            if content.filling and content.present.total == before:
+                raise CodaError(Code.ETIMEDOUT, f"{node.label}: nothing came for {patience:.0f} s")
+            if not content.filling and not content.has(offset, count):
+                await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
+
+    async def ahead(self, node: Node, uid: int) -> None:
+        """Fetch a file that nobody asked for yet; give up if it turns out to be large."""
+        limit = self._core.settings.data_ahead_size
+        await self._core.room(objects=not node.stored, size=node.status.length if node.status else limit)
+        await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid, limit))
+
+    async def _fetch_file(self, node: Node, uid: int, limit: int | None = None) -> None:
+        content = self._container(node).share()  # ours, whatever becomes of the node meanwhile
+        content.filling = True
+        try:
+            if node.status is not None and node.status.length == 0:
+                self._arrived(node, content)
+                return
+            await self._core.enter(node.volume)
+            with trio.CancelScope() as scope:
+                await self._receive(node, uid, content, _Into(node, content, limit, scope))
+            if scope.cancelled_caught:
+                raise CodaError(Code.EFBIG, f"{node.label} is too large to bring it unasked")
+        except CodaError as error:
+            self._validator.failed(node, error)
+            self._keep_part(node, content)
+            raise
+        finally:
+            content.settle()
+            content.close()
+            self.settle(node)
+
+    async def _receive(self, node: Node, uid: int, content: Container, into: "_Into") -> None:
+        """Fetch, and begin anew if the servers have another version than the one we knew."""
+        core = self._core
+        for _ in range(ROUNDS):
+            sample, edition, status = node.sample(), node.edition, node.status
+            try:
+                with core.call("FetchPartial", f"{node.label} [{node.blocks}]"):
+                    answer = await core.group(node.volume).fetch(
+                        node.fid,
+                        uid,
+                        into.at,
+                        vv=status.vv if status is not None else None,
+                        length=status.length if status is not None else None,
+                        offset=content.present.total,
+                    )
+            except VersionChangedError as changed:
+                content.present.remove(0, content.length)
+                self._validator.absorb(node, uid, changed.attributes, sample, edition, filling=True)
+                continue
+            self._take_in(node, uid, content, answer, sample, edition)
+            return
+        raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    def _container(self, node: Node) -> Container:
+        """Return the container to fill: a new one, or one that holds the first part already."""
+        content = self.at_hand(node)
+        if content is None or content.whole:
+            length = node.status.length if node.status is not None else 0
+            content = node.content = self._core.cache.containers.create(length, reserve=length)
+        return content
+
+    def _take_in(
+        self, node: Node, uid: int, content: Container, answer: Attributes, sample: Promise, edition: int
+    ) -> None:
+        if answer.status.type is not ObjectType.FILE:
+            raise CodaError(Code.EIO, f"{node.fid} is not the file it was")
+        if content.length != answer.status.length:
+            content.resize(answer.status.length)
+        if not content.whole:
+            raise CodaError(Code.EIO, f"{node.label}: {content.present.total} bytes of {content.length} came")
+        with self._core.cache.transaction():
+            if self._validator.absorb(node, uid, answer, sample, edition, filling=True) and not node.newer:
+                self._arrived(node, content)
+
+    def _arrived(self, node: Node, content: Container) -> None:
+        if node.content is not content or node.gone:
+            return  # somebody has cut the file meanwhile, or removed it
+        with self._core.cache.transaction():
+            self._core.nodes.save(node)
+            self._core.cache.objects.attach(node.ino, content)
+        node.container = content.id
+
+    def _keep_part(self, node: Node, content: Container) -> None:
+        """Keep what has come of a file whose fetch broke, to go on from there."""
+        if content.present.total and node.status is not None and node.stored and not node.ours:
+            content.resize(node.status.length)
+            self._arrived(node, content)
+
+
+class _Whole:
+    """Collects what is of use only as a whole; begins anew when told to."""
+
+    def __init__(self) -> None:
+        self._sinks: list[tuple[int, BytesSink]] = []
+
+    def at(self, offset: int) -> BytesSink:
+        self._sinks = [(start, sink) for start, sink in self._sinks if start < offset]
+        sink = BytesSink()
+        self._sinks.append((offset, sink))
+        return sink
+
+    @property
+    def data(self) -> bytes:
+        """All that came, in order."""
+        return b"".join(bytes(sink.data) for _, sink in self._sinks)
+
+
+class _Into:
+    """Writes into a container; what had come from a void offset on is forgotten.
+
+    With a limit, `scope` is cancelled when more than that comes and nobody has opened the file meanwhile.
+    """
+
+    def __init__(self, node: Node, content: Container, limit: int | None, scope: trio.CancelScope) -> None:
+        self._node = node
+        self._content = content
+        self._limit = limit
+        self._scope = scope
+
+    def at(self, offset: int) -> "_Limited | ContainerSink":
+        content = self._content
+        if offset < content.length:
+            content.present.remove(offset, content.length)
+        sink = content.sink(offset)
+        return sink if self._limit is None else _Limited(self, sink)
+
+    def count(self) -> None:
+        """Give up a file that is too large for something nobody asked for."""
+        if self._limit is not None and self._content.present.total > self._limit and not self._node.open:
+            self._scope.cancel()
+
+
+class _Limited:
+    def __init__(self, into: _Into, sink: ContainerSink) -> None:
+        self._into = into
+        self._sink = sink
+
+    def write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._into.count()

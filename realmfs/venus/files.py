@@ -1,0 +1,254 @@
+"""Open files: whole-file sessions over containers (client.md §5, design row "close").
+
+    open ──► read ... write ──► flush, fsync or release ──► a store record in the log
+                       │
+                       └─ the first write asks the cache for a container that may be written. What a store
+                          record refers to never changes: after a flush the next write gets a private copy.
+
+All who have a file open here share the node's container, so that they see each other's writes at once. Who
+reads follows a fetch that is still going on; who writes waits for all of it.
+
+A file that is being written counts as changed here (`Node.ours`): news from the servers do not replace it.
+The store is logged with the version that the writing began from, so that the servers see the conflict.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from time import time
+
+from realmfs.cache.containers import Container
+from realmfs.venus.access import Access
+from realmfs.venus.core import Core
+from realmfs.venus.face import Caller, Opened
+from realmfs.venus.fetch import Fetcher
+from realmfs.venus.names import FILE_LIMIT
+from realmfs.venus.node import Node
+from realmfs.venus.validity import Validator
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import ObjectType
+
+WRITING = os.O_WRONLY | os.O_RDWR
+READ_AT_ONCE = 1 << 20
+
+
+@dataclass(slots=True, eq=False)
+class OpenFile:
+    """What one open(2) gave out."""
+
+    node: Node
+    caller: Caller
+    writer: bool
+
+
+class Files:
+    """The open files. `store` logs a store record for a node whose contents were written."""
+
+    def __init__(
+        self,
+        core: Core,
+        validator: Validator,
+        fetcher: Fetcher,
+        access: Access,
+        store: Callable[[Node, Caller], None],
+    ) -> None:
+        self._core = core
+        self._validator = validator
+        self._fetcher = fetcher
+        self._access = access
+        self._store = store
+        self._open: dict[int, OpenFile] = {}
+        self._next = 1
+
+    # -- open and close --------------------------------------------------------------------------------
+
+    async def open(self, caller: Caller, node: Node, flags: int) -> Opened:
+        """Open a file.
+
+        Raises CodaError: EISDIR, ELOOP, EACCES, EROFS, EAGAIN for programs that may not fetch.
+        """
+        await self._validator.status(node, caller.uid)
+        self._check_kind(node)
+        writer = bool(flags & WRITING)
+        if writer:
+            self._access.require_writable(node)
+            if not self._access.may_write(node, caller):
+                raise CodaError(Code.EACCES, node.label)
+        if flags & WRITING != os.O_WRONLY and not self._access.may_read(node, caller):
+            raise CodaError(Code.EACCES, node.label)
+        file = self.enter(node, caller, writer=writer)
+        try:
+            if writer and flags & os.O_TRUNC:
+                await self.truncate(node, caller, 0)
+            else:
+                await self._fetcher.begin(node, caller.uid)
+        except BaseException:
+            self.leave(file)
+            raise
+        return self.opened(file)
+
+    def _check_kind(self, node: Node) -> None:
+        if node.type is ObjectType.DIRECTORY:
+            raise CodaError(Code.EISDIR, node.label)
+        if node.type is ObjectType.SYMLINK or node.conflict:
+            raise CodaError(Code.ELOOP, node.label)
+
+    def enter(self, node: Node, caller: Caller, *, writer: bool) -> OpenFile:
+        """Count one more user of a node."""
+        if writer:
+            node.writers += 1
+        else:
+            node.readers += 1
+        return OpenFile(node, caller, writer)
+
+    def opened(self, file: OpenFile) -> Opened:
+        """Give out a handle, and tell whether the kernel's pages are of this version."""
+        node = file.node
+        keep = node.kernel_version == node.version
+        node.kernel_version = node.version
+        handle, self._next = self._next, self._next + 1
+        self._open[handle] = file
+        return Opened(handle, keep)
+
+    def file(self, handle: int) -> OpenFile:
+        """Return what a handle stands for. Raises CodaError EBADF."""
+        try:
+            return self._open[handle]
+        except KeyError:
+            raise CodaError(Code.EBADF, f"handle {handle}") from None
+
+    def release(self, handle: int) -> None:
+        """Close; writes after the last flush (of a shared mapping) are logged now.
+
+        The handle is gone in any case.
+        """
+        file = self.file(handle)
+        del self._open[handle]
+        try:
+            self.commit(file.node, file.caller)
+        finally:
+            self.leave(file)
+
+    def leave(self, file: OpenFile) -> None:
+        """Count one user less; the last one closes the container."""
+        node = file.node
+        if file.writer:
+            node.writers -= 1
+            self._core.logged(node.volume)  # a store that waited for the close may go now
+        else:
+            node.readers -= 1
+        if node.open:
+            return
+        self._fetcher.settle(node)
+        if node.gone:
+            self._core.nodes.leave(node)
+
+    # -- data ------------------------------------------------------------------------------------------
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes, fewer only at the end of the file."""
+        file = self.file(handle)
+        content = file.node.content
+        if content is None or not content.has(offset, size):
+            content = await self._fetcher.wait(file.node, file.caller.uid, offset, size)
+        return content.read(offset, min(size, max(content.length - offset, 0)))
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Write into the container. Raises CodaError: EBADF, EFBIG; OSError ENOSPC."""
+        file = self.file(handle)
+        node = file.node
+        if not file.writer:
+            raise CodaError(Code.EBADF, node.label)
+        end = offset + len(data)
+        if end > FILE_LIMIT:
+            raise CodaError(Code.EFBIG, node.label)
+        content = await self._writable(node, file.caller)
+        if end > content.length:
+            await self._core.room(size=end - content.length)
+            content = await self._writable(node, file.caller)
+        # From here on no checkpoint: what is written goes into the container that was asked for.
+        content.write(offset, data)
+        self._changed(node, file.caller)
+        return len(data)
+
+    async def truncate(self, node: Node, caller: Caller, length: int) -> None:
+        """Cut or lengthen a file. Without a writer who will flush it later, the store is logged at once."""
+        if length > FILE_LIMIT:
+            raise CodaError(Code.EFBIG, node.label)
+        content = await self._writable(node, caller, empty=length == 0)
+        if length > content.length:
+            await self._core.room(size=length - content.length)
+            content = await self._writable(node, caller)
+        content.truncate(length)
+        self._changed(node, caller)
+        if not node.writers:
+            self.commit(node, caller)
+
+    def _changed(self, node: Node, caller: Caller) -> None:
+        if node.status is not None and node.content is not None:
+            node.status = replace(node.status, length=node.content.length, date=int(time()))
+        node.edition += 1
+        if not caller.kernel:  # it may hold old pages
+            node.version += 1
+            self._core.kernel_forget(node, pages=True)
+
+    async def _writable(self, node: Node, caller: Caller, *, empty: bool = False) -> Container:
+        """Return the node's container, whole, writable, and nobody else's."""
+        while node.content is None or not node.content.writing or (empty and node.content.length):
+            if empty and node.content is not None and node.content.writing:
+                node.content.truncate(0)
+                break
+            work = self._make_empty if empty else self._make_writable
+            await self._core.flights.join(("writable", node.ino), _bind(work, node, caller))
+        assert node.content is not None
+        return node.content
+
+    async def _make_writable(self, node: Node, caller: Caller) -> None:
+        content = await self._fetcher.whole(node, caller.uid)
+        if node.gone:
+            # It has no name any more, so no row: a private copy that nothing else refers to.
+            node.content = await self._core.cache.containers.fork(content)
+            node.content.writing = True
+            content.close()
+            return
+        self._own(node, await self._core.cache.contents.writable(node.ino, content))
+
+    async def _make_empty(self, node: Node, caller: Caller) -> None:
+        content = self._fetcher.at_hand(node)
+        if node.gone:
+            await self._make_writable(node, caller)
+            return
+        self._own(node, await self._core.cache.contents.writable(node.ino, content, empty=True))
+
+    def _own(self, node: Node, content: Container) -> None:
+        node.content = content
+        node.container = content.id
+
+    # -- making it permanent ---------------------------------------------------------------------------
+
+    def flush(self, handle: int) -> None:
+        """Log what was written since the last store record: the promise of close(2)."""
+        file = self.file(handle)
+        self.commit(file.node, file.caller)
+
+    async def fsync(self, handle: int) -> None:
+        """Log it, and wait until it is on the disk."""
+        file = self.file(handle)
+        self.commit(file.node, file.caller)
+        await self._core.cache.durability.sync()
+
+    def commit(self, node: Node, caller: Caller) -> None:
+        """Log a store record if the contents were written since the last one."""
+        if node.content is not None and node.content.writing and not node.gone:
+            self._store(node, caller)
+
+    def commit_all(self) -> None:
+        """Log what every open file holds: before an orderly stop."""
+        for file in list(self._open.values()):
+            self.commit(file.node, file.caller)
+
+
+def _bind(
+    work: Callable[[Node, Caller], Awaitable[None]], node: Node, caller: Caller
+) -> Callable[[], Awaitable[None]]:
+    return lambda: work(node, caller)

@@ -1,0 +1,90 @@
+"""One piece of work per key, however many wait for it.
+
+Work that asks the network runs in a nursery of its own, detached from whoever wanted it first: when a waiter
+loses patience the work goes on and serves the next request. Each waiter gets the same answer or the same
+error.
+
+There are no locks anywhere in this ring. Whoever needs an object in a certain state calls
+
+    while not state_is_there():
+        await flights.join(key, bring_it_about)
+
+and then acts without a checkpoint: between the last test and the act no other task runs (trio switches only
+at `await`). So nothing is held while waiting, and nothing can deadlock.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any
+
+import trio
+
+from realmfs.vice.errors import CodaError, Code
+
+log = logging.getLogger(__name__)
+
+
+class Flights:
+    """The work in progress, by key. Bounded by the number of keys wanted at once."""
+
+    def __init__(self) -> None:
+        self._nursery: trio.Nursery | None = None
+        self._flying: dict[Hashable, _Flight] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry the work until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def flying(self, key: Hashable) -> bool:
+        """Tell whether work under that key is going on."""
+        return key in self._flying
+
+    async def join(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Wait for the work of that key, starting it if nobody has; return or raise what it did."""
+        flight = self._flying.get(key) or self.start(key, work)
+        await flight.landed.wait()
+        if flight.error is not None:
+            # Each waiter raises an error object of its own: a shared one would collect their tracebacks.
+            raise CodaError(flight.error.number, flight.error.text) from None
+        return flight.value
+
+    async def wait(self, key: Hashable) -> None:
+        """Wait until the work of that key, if any is going on, has ended; how it ended is not told."""
+        flight = self._flying.get(key)
+        if flight is not None:
+            await flight.landed.wait()
+
+    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> "_Flight":
+        """Begin the work of that key without waiting; if it is under way already, leave it."""
+        flight = self._flying.get(key)
+        if flight is None:
+            if self._nursery is None:
+                raise CodaError(Code.ETIMEDOUT, "the cache manager is not running")
+            flight = self._flying[key] = _Flight()
+            self._nursery.start_soon(self._fly, key, flight, work, name=f"flight {key}")
+        return flight
+
+    async def _fly(self, key: Hashable, flight: "_Flight", work: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            flight.value = await work()
+            flight.error = None
+        except CodaError as error:
+            flight.error = error
+        except Exception:
+            log.exception("work for %s failed", key)
+            flight.error = CodaError(Code.EIO, "internal error")
+        finally:
+            del self._flying[key]
+            flight.landed.set()
+
+
+class _Flight:
+    __slots__ = ("error", "landed", "value")
+
+    def __init__(self) -> None:
+        self.landed = trio.Event()
+        self.value: Any = None
+        self.error: CodaError | None = CodaError(Code.ETIMEDOUT, "abandoned")

@@ -1,0 +1,224 @@
+"""An object of the file system in memory, and when what we hold of it may be used.
+
+How servers tell us of changes
+------------------------------
+A reply about an object may carry a *promise*: the servers will call back before anybody else's change of it
+is acknowledged. Four things end a promise:
+
+  1. a callback for the object itself;
+  2. a server of the volume comes (back) up: it may have missed or forgotten everything;
+  3. we leave the servers (disconnect, sleep);
+  4. our memory ends: promises are not kept on disk. After a start every object is suspect, and revalidated
+     by its version vector, fifty at a time, instead of fetched again.
+
+A boolean "promised" would lose the race in which the callback arrives while the reply that carries the
+promise is still on its way or still being digested. So ends are counted, and a promise remembers the counts
+it was asked under:
+
+     volume.lost      one more at 2, 3       node.promise = (volume.lost, node.breaks), sampled *before* the
+     node.breaks      one more at 1          call; it holds as long as both counters stand still
+
+A break that races the call moved a counter after the sample, so the promise is stillborn; nobody must
+remember to clear anything. (realms applies the same rule across one call with its global counter; the rule
+here covers the time until the reply has been taken in, and objects whose answers come in batches.)
+
+When status may be used (client.md §2)
+--------------------------------------
+     no status at all                      never
+     the volume is not reachable           always: what is cached is all there is
+     the log has records of the object     always: what is here is newer than what the servers have
+     a promise that holds                  yes
+     otherwise                             ask: `realmfs.venus.validity`
+
+Data (contents, directory, symlink text) is always of the version that the status names: in memory and on
+disk a new version of the status and the loss of the old data are one step. So data may be used if the status
+may.
+
+Editions
+--------
+`edition` is raised by every change made here (an operation, a commit, a new status). Whoever asked the
+servers something compares it before and after: an answer about an older edition is about another object and
+is dropped.
+
+A node is the same Python object as long as anybody holds it: the table knows nodes weakly, and beside it a
+bounded list holds the most recently used. A node that fell off that list and that nobody holds is gone from
+memory, not from the cache; it comes back without a promise, and the kernel is told to ask again.
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
+
+if TYPE_CHECKING:
+    from realmfs.cache.containers import Container
+    from realmfs.venus.volume import VolumeState
+    from realmfs.vice.directory import Directory
+
+
+class Promise(NamedTuple):
+    """The counters under which a promise was asked for."""
+
+    lost: int
+    breaks: int
+
+
+class Reason(Enum):
+    """Why a node is valid, or not; the words are for traces and `stat`."""
+
+    NOTHING = "nothing is known of it"
+    UNREACHABLE = "the servers are away"
+    DIRTY = "changed here, not yet sent"
+    PROMISED = "the servers promised to call back"
+    SUSPECT = "must be asked for"
+
+    @property
+    def valid(self) -> bool:
+        """Whether the status may be used without asking."""
+        return self in (Reason.UNREACHABLE, Reason.DIRTY, Reason.PROMISED)
+
+
+class Node:
+    """One object. `ino` is its number for the kernel; `status` is None until a server has told (a *runt*)."""
+
+    __slots__ = (
+        "__weakref__",
+        "breaks",
+        "conflict",
+        "container",
+        "content",
+        "directory",
+        "dirty",
+        "edition",
+        "fid",
+        "gone",
+        "ino",
+        "kernel_names",
+        "kernel_version",
+        "link",
+        "lookups",
+        "name",
+        "newer",
+        "parent",
+        "promise",
+        "readers",
+        "rights",
+        "stale",
+        "status",
+        "stored",
+        "version",
+        "volume",
+        "writers",
+    )
+
+    def __init__(self, volume: "VolumeState", fid: Fid, ino: int) -> None:
+        self.volume = volume
+        self.fid = fid
+        self.ino = ino
+        self.status: Status | None = None
+        self.rights: dict[int, int] = {}  # by local uid; ANYUSER is -1
+        self.parent = 0  # inode number of the directory it was last found in
+        self.name = b""
+        self.link: bytes | None = None
+        self.stored = False  # the cache has a row
+        self.directory: Directory | None = None  # a cache of the stored pages: may be dropped at any time
+        self.container: int | None = None  # contents on disk, whole or in part
+        self.content: Container | None = None  # the same or what is being fetched, while anybody uses it
+        self.version = 0  # raised when the contents change otherwise than through this kernel
+        self.kernel_version = -1  # the version whose pages the kernel may hold
+        self.promise: Promise | None = None
+        self.breaks = 0
+        self.edition = 0
+        self.stale = (
+            False  # the servers said that our version is not theirs; what theirs is we have not asked
+        )
+        self.dirty = False  # changes made here wait to be sent
+        self.readers = 0
+        self.writers = 0
+        self.lookups = 0  # what the kernel holds
+        self.kernel_names: set[bytes] = set()  # of a directory: names the kernel may know for long
+        self.conflict = False
+        self.newer = False  # the reachable servers are behind what is cached
+        self.gone = False  # removed, or replaced by a newer node of the same fid; waits for its last close
+
+    @property
+    def type(self) -> ObjectType:
+        """The type, as far as the fid tells if no status is there."""
+        if self.status is not None:
+            return self.status.type
+        return ObjectType.DIRECTORY if self.fid.is_directory else ObjectType.FILE
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return self.fid.is_directory
+
+    @property
+    def ours(self) -> bool:
+        """Whether what is here is newer than what the servers have: pending changes, or being written."""
+        return self.dirty or (self.content is not None and self.content.writing)
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody has it open."""
+        return self.readers + self.writers > 0
+
+    def reason(self) -> Reason:
+        """Say whether the status may be used, and why."""
+        if self.status is None:
+            return Reason.NOTHING
+        if not self.volume.reachable:
+            return Reason.UNREACHABLE
+        if self.ours:
+            return Reason.DIRTY
+        if self.promise == (self.volume.lost, self.breaks):
+            return Reason.PROMISED
+        return Reason.SUSPECT
+
+    @property
+    def valid(self) -> bool:
+        """Whether the status may be used without asking."""
+        return self.reason().valid
+
+    def sample(self) -> Promise:
+        """Return the counters to note before a call that may bring a promise."""
+        return Promise(self.volume.lost, self.breaks)
+
+    def same_version(self, vv: VersionVector | None) -> bool:
+        """Tell whether `vv` names the contents that our status speaks of."""
+        if vv is None or self.status is None:
+            return False
+        ours = self.status.vv
+        same_store = ours.weakly_equal(vv) and ours.store_id != (0, 0)
+        return same_store or ours.compare(vv, ignore_inconsistent=True) is Order.EQUAL
+
+    # What transactions that are rolled back put right.
+
+    def mark_clean(self) -> None:
+        """No record is about it after all."""
+        self.dirty = False
+
+    def mark_dirty(self) -> None:
+        """A record is still about it."""
+        self.dirty = True
+
+    def forget_directory(self) -> None:
+        """The pages on disk are what counts."""
+        self.directory = None
+
+    def put(self, parent: int, name: bytes) -> None:
+        """It is found under that name."""
+        self.parent, self.name = parent, name
+
+    @property
+    def blocks(self) -> int:
+        """Length in KiB."""
+        return (self.status.length + 1023) // 1024 if self.status is not None else 0
+
+    @property
+    def label(self) -> str:
+        """How to call it in events: the last name it was seen under, else the fid."""
+        return self.name.decode("utf-8", "replace") or str(self.fid)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.label} {self.fid} ino {self.ino}: {self.reason().name}>"

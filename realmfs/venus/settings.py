@@ -1,0 +1,51 @@
+"""What a user may choose about the cache manager; all have a sensible value."""
+
+from dataclasses import dataclass
+
+# Desktop programs that read every file they see: for them nothing is fetched (features.md §13).
+QUIET_PROGRAMS = frozenset(
+    {
+        "tracker-extract",
+        "tracker-miner-f",
+        "localsearch-ext",
+        "baloo_file",
+        "baloo_file_extr",
+        "tumblerd",
+        "thumbnail.so",
+        "gdk-pixbuf-thum",
+        "ffmpegthumbnail",
+        "totem-video-thu",
+        "evince-thumbnai",
+        "updatedb",
+        "updatedb.mlocat",
+        "updatedb.plocat",
+        "recollindex",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VenusSettings:
+    """Times in seconds, sizes in bytes.
+
+    `patience` bounds every public call. `quiet_programs` are names as in /proc/<pid>/comm (15 bytes).
+    `own_servers` says that every server met runs realmfs's own server, which takes name-space records and
+    back-fetched stores in one batch (design, row "batches"). A store larger than `big_store` goes by handle.
+    """
+
+    patience: float = 10.0
+    kernel_timeout: float = 4 * 3600.0
+    objects_in_memory: int = 32_768
+    directories_in_memory: int = 512
+    validate_batch: int = 50
+    status_ahead: int = 32
+    data_ahead: int = 24
+    data_ahead_size: int = 256 * 1024
+    quiet_programs: frozenset[str] = QUIET_PROGRAMS
+    system_type: str = "x86_64_linux"
+    cpu_type: str = "x86_64"
+    own_servers: bool = False
+    batch_records: int = 100
+    batch_files: int = 50
+    big_store: int = 4 * 1024 * 1024
+    open_store_age: float = 60.0

@@ -1,0 +1,185 @@
+"""Making status usable: ask the servers what node.py says must be asked, and take in what they answer.
+
+Three ways to ask, from the cheapest on:
+
+* ValidateAttrs, when we have a status: one call tells for up to fifty objects whether our version is
+  theirs. So the node that somebody waits for takes along its suspect siblings: first those that the cache
+  has in the same directory, for whoever looks at one will look at the next.
+* GetAttr, when we have none, or ours is stale, or when the rights of another user are wanted.
+* Fetch brings status along with data (fetch.py).
+
+An answer is taken in only if nothing was changed here since the question (`edition`) and nothing waits in
+the log. Contents are thrown away only when the servers have *another* version, and never from under somebody
+who has them open: then the name gets a new node, and the old one lives on for its users (design, row
+"inodes").
+"""
+
+import logging
+from collections.abc import Sequence
+
+from realmfs.cache.objects import MAX_RIGHTS
+from realmfs.realms.types import ANYUSER, Attributes
+from realmfs.venus.core import Core
+from realmfs.venus.node import Node, Promise
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
+
+log = logging.getLogger(__name__)
+
+ROUNDS = (
+    3  # how often one request asks again because a callback raced the answer; then the answer is fresh enough
+)
+
+
+class Validator:
+    """Asks for status on behalf of whoever needs it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def status(self, node: Node, uid: int) -> None:
+        """Return when `node.status` may be used for user `uid`.
+
+        Raises CodaError: ENOENT if the object is gone, EINCONS for a conflict, ETIMEDOUT if nothing is
+        cached and no server answers. With something cached and no answer, what is cached is used (promise 4
+        of the design).
+        """
+        core = self._core
+        core.nodes.touch(node)
+        for _ in range(ROUNDS):
+            if node.valid and (uid in node.rights or not node.volume.reachable or node.ours):
+                return
+            if node.status is None and await self._comes_with_data(node):
+                continue
+            try:
+                await core.enter(node.volume)
+                await core.flights.join(("status", node.ino, uid), lambda: self._ask(node, uid))
+            except CodaError as error:
+                if error.code is not Code.ETIMEDOUT or node.status is None:
+                    raise
+                return
+        if node.status is None:
+            raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    async def _comes_with_data(self, node: Node) -> bool:
+        """Wait for a fetch that is going on, which brings the status along; tell whether it did."""
+        await self._core.flights.wait(("data", node.ino))
+        return node.status is not None
+
+    async def _ask(self, node: Node, uid: int) -> None:
+        if node.status is None or node.stale or uid not in node.rights:
+            await self.get_attr(node, uid)
+            return
+        if node in await self._validate(self._batch(node), uid):
+            await self.get_attr(node, uid)
+
+    def _batch(self, node: Node) -> list[Node]:
+        """Return the node with others of its volume that are suspect, in the order of their fids."""
+        limit = self._core.settings.validate_batch
+        batch = [node]
+        for other in self._core.siblings(node, 4 * limit):
+            if len(batch) == limit:
+                break
+            if other is not node and other.status is not None and not other.valid and not other.stale:
+                batch.append(other)
+        return sorted(batch, key=lambda member: member.fid)
+
+    async def renew(self, nodes: Sequence[Node], uid: int) -> None:
+        """Get promises for nodes of one volume whose versions we believe to be the servers'."""
+        batch = [node for node in nodes if node.status is not None and not node.valid and not node.gone]
+        if batch:
+            await self._validate(sorted(batch, key=lambda node: node.fid), uid)
+
+    async def _validate(self, batch: Sequence[Node], uid: int) -> list[Node]:
+        """Ask which versions are still the servers'; return the nodes whose are not."""
+        group = self._core.group(batch[0].volume)
+        asked = [(node, node.sample(), node.edition, node.status) for node in batch]
+        question = [(node.fid, status.vv) for node, _, _, status in asked if status is not None]
+        with self._core.call("ValidateAttrsPlusSHA", f"{batch[0].label}({batch[0].fid}) [{len(batch)}]"):
+            answers = await group.validate(question, uid)
+        stale = []
+        for node, sample, edition, _ in asked:
+            if node.edition != edition:
+                continue
+            if answers.get(node.fid, False):
+                node.promise = sample
+            else:
+                node.stale = True
+                stale.append(node)
+        return stale
+
+    async def get_attr(self, node: Node, uid: int) -> None:
+        """Ask for the status of one object and take it in."""
+        group = self._core.group(node.volume)
+        sample, edition = node.sample(), node.edition
+        try:
+            with self._core.call("GetAttr", node.label):
+                answer = await group.get_attr(node.fid, uid)
+        except CodaError as error:
+            self.failed(node, error)
+            raise
+        self.absorb(node, uid, answer, sample, edition)
+
+    def failed(self, node: Node, error: CodaError) -> None:
+        """Take in that the servers refuse to tell about an object."""
+        if error.code in (Code.ENOENT, Code.VNOVNODE) and not node.ours:
+            self._core.vanish(node)
+        elif error.code is Code.EINCONS and not node.conflict:
+            self._core.in_conflict(node)
+
+    def absorb(
+        self,
+        node: Node,
+        uid: int,
+        answer: Attributes,
+        sample: Promise,
+        edition: int,
+        *,
+        filling: bool = False,
+    ) -> bool:
+        """Take in what the servers say of an object; tell whether it counts (see the head of the file).
+
+        `filling`: its data came along, so what is here of another version is not forgotten but replaced.
+        """
+        if node.edition != edition or node.ours:
+            return False
+        new, old = answer.status, node.status
+        if (new.type is ObjectType.DIRECTORY) != node.is_directory:
+            raise CodaError(Code.EIO, f"{node.fid} is said to be a {new.type.name}")
+        if old is not None and not node.same_version(new.vv):
+            if new.vv.compare(old.vv, ignore_inconsistent=True) is Order.SUBMITS:
+                self._older(node, new.vv)
+                node.promise = sample if answer.promised else None
+                return True
+            node.edition += 1
+            if filling:
+                node.version += 1
+                self._core.kernel_forget(node, pages=True)
+            else:
+                with self._core.cache.transaction():
+                    node = self._core.replaced_elsewhere(node)
+        self._know(node, uid, new)
+        node.promise = sample if answer.promised else None
+        return True
+
+    def _know(self, node: Node, uid: int, status: Status) -> None:
+        node.stale = node.newer = False
+        if node.conflict:
+            node.conflict = False
+            self._core.kernel_forget(node)
+        while len(node.rights) >= MAX_RIGHTS and uid not in node.rights:
+            del node.rights[next(user for user in node.rights if user != ANYUSER)]
+        node.rights[uid] = status.my_rights
+        node.rights[ANYUSER] = status.any_rights
+        node.status = status
+        if status.parent != (0, 0) and not node.parent:
+            parent = Fid(node.fid.volume, *status.parent)
+            node.parent = self._core.cache.inodes.find(node.volume.realm_id, parent) or 0
+        with self._core.cache.transaction():
+            self._core.nodes.save(node)
+
+    def _older(self, node: Node, theirs: VersionVector) -> None:
+        """Keep what is cached: those servers that can be reached are behind it (promise 4)."""
+        if not node.newer:
+            log.info("%s: the servers have %s, we have newer", node, theirs)
+        node.newer = True
