@@ -132,10 +132,13 @@ class ServerLink(FileLink):
 
     def _begin(self, header: Header, body: bytes, now: float) -> None:
         piggyback: bytes | None = None
-        if header.se_flags & PIGGY and self.side_effects and header.opcode > 0:
+        if header.se_flags & PIGGY and self.side_effects:
             body, piggyback = cut_piggyback(body, header.se_offset)
-            if not self._negotiated:
-                self._take_parameters(piggyback)
+            if header.opcode == Op.INITMULTICAST:
+                self._take_parameters(piggyback[:BLOCK_SIZE])  # four more bytes follow
+                piggyback = None
+            elif not self._negotiated:
+                self._take_parameters(piggyback[-BLOCK_SIZE:])
                 piggyback = None
         self._init4 = b""
         self._phase = _RUNNING
@@ -152,7 +155,7 @@ class ServerLink(FileLink):
         self.hub.events.append(Arrived(self, header.opcode, body))
 
     def _take_parameters(self, block: bytes) -> None:
-        own, theirs = self.hub.sftp, SftpParameters.unpack(block[-BLOCK_SIZE:])
+        own, theirs = self.hub.sftp, SftpParameters.unpack(block)
         self.parameters = negotiate(own, theirs, self.hub.packet_size(self.peer))
         self._negotiated = True
 
