@@ -1,7 +1,7 @@
 """What is on this disk: objects, directories, container files, the modify log."""
 
 from realmfs.cache.cache import Cache
-from realmfs.cache.containers import Container, ContainerSink
+from realmfs.cache.container import Container, ContainerSink
 from realmfs.cache.errors import (
     CacheDamaged,
     CacheError,

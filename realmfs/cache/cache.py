@@ -81,7 +81,6 @@ class Cache:
             if not clean:
                 recovery = self._recovery(power_lost=boot != last_boot or not boot)
                 recovery.run()
-                self.volumes.forget_ranges()
             self.volumes.take_ranges()
             self.inodes.prune()
             self._database.write("UPDATE state SET clean = 0, boot = ?", (boot,))

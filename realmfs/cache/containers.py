@@ -26,14 +26,14 @@ last user has closed it, also after its row is gone: who opened a file goes on r
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 
 import trio
 
 from realmfs.cache import disk
+from realmfs.cache.container import Container
 from realmfs.cache.database import Database
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.extents import Extents
@@ -42,190 +42,13 @@ COPY_INLINE = 1 << 20
 """Bytes that are copied without a thread: about half a millisecond."""
 
 
-class Container:
-    """An open container file. Made by `Containers.create` and `open`; close it as often as it was opened."""
+class Grave(NamedTuple):
+    """A file, or a range of one, to delete once the write-ahead log is synced."""
 
-    def __init__(
-        self, store: "Containers", number: int, descriptor: int, length: int, present: Extents
-    ) -> None:
-        self.id = number
-        self.fd = descriptor
-        self.length = length
-        self.present = present
-        self.writing = False
-        self.logged = False
-        self.filling = False  # a fetch is streaming in
-        self.saved = False  # it has a row, or had one
-        self._store = store
-        self._reserved = 0
-        self._charge = 0
-        self._counted = True
-        self._progress = trio.lowlevel.ParkingLot()
-        self._users = 1
-        self._account()
-
-    # -- contents ----------------------------------------------------------------------------------------
-
-    @property
-    def whole(self) -> bool:
-        """Is every byte present?"""
-        return self.present.total == self.length
-
-    def has(self, offset: int, count: int) -> bool:
-        """Are these bytes present, as far as the file goes?"""
-        return self.present.covers(offset, min(offset + count, self.length))
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return up to `count` bytes; fewer only at the end. The caller sees to it that they are present."""
-        return os.pread(self.fd, count, offset)
-
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Put bytes in, growing the file if need be.
-
-        CacheFull without the disk reserve, OSError(ENOSPC) on a full disk.
-        """
-        if self.logged:
-            raise RuntimeError(f"container {self.id:x} belongs to the modify log and may not change")
-        self._store.allow_growth()
-        start, view = offset, memoryview(data)
-        try:
-            while view:
-                done = os.pwrite(self.fd, view, offset)
-                view = view[done:]
-                offset += done
-        except OSError:
-            if offset > self.length:
-                os.ftruncate(self.fd, self.length)  # the length on disk is what `open` compares
-            raise
-        if offset > self.length:
-            if start > self.length:  # what a write past the end skips reads as zeros, and those are real
-                self.present.add(self.length, start)
-            self.length = offset
-        self.present.add(start, offset)
-        self._account()
-        if self._progress:
-            self._progress.unpark_all()
-
-    def truncate(self, length: int) -> None:
-        """Cut the file or lengthen it with zeros, which are present."""
-        if self.logged:
-            raise RuntimeError(f"container {self.id:x} belongs to the modify log and may not change")
-        if length > self.length:
-            self._store.allow_growth()
-        os.ftruncate(self.fd, length)
-        if length > self.length:
-            self.present.add(self.length, length)
-        else:
-            self.present.remove(length, self.length)
-        self.length = length
-        self._account()
-
-    def resize(self, length: int) -> None:
-        """Set the length of what is being fetched.
-
-        What is added is a hole. For a fetch that learns the size late.
-        """
-        os.ftruncate(self.fd, length)
-        self.present.remove(length, max(length, self.length))
-        self.length = length
-        self._account()
-
-    def discard(self, start: int, stop: int) -> None:
-        """Forget bytes of a clean file and give their blocks back."""
-        disk.punch(self.fd, start, stop)
-        self.present.remove(start, min(stop, self.length))
-        self._account()
-
-    # -- a fetch streaming in ----------------------------------------------------------------------------
-
-    def sink(self, offset: int = 0) -> "ContainerSink":
-        """Return what takes fetched bytes in order, from `offset` on, and lets waiting readers go on."""
-        self.filling = True
-        return ContainerSink(self, offset)
-
-    def settle(self) -> None:
-        """End the fetch, well or not: whoever waits for bytes that did not come stops waiting."""
-        self.filling = False
-        self._reserved = 0
-        self._account()
-        self._progress.unpark_all()
-
-    async def wait(self, offset: int, count: int) -> bool:
-        """Wait until the bytes are present or no fetch is running; tell whether they are."""
-        while not self.has(offset, count):
-            if not self.filling:
-                return False
-            await self._progress.park()
-        return True
-
-    # -- accounting and the end --------------------------------------------------------------------------
-
-    def reserve(self, size: int) -> None:
-        """Count at least `size` bytes against the limit until `settle`.
-
-        Room is made by `replacement` before.
-        """
-        self._reserved = size
-        self._account()
-
-    def _account(self) -> None:
-        charge = max(self.present.total, self._reserved) if self._counted else 0
-        self._store.used += charge - self._charge
-        self._charge = charge
-
-    def uncount(self) -> None:
-        """Count nothing any more: the container has been released."""
-        self._counted = False
-        self._account()
-
-    def recount(self) -> None:
-        """Count again: the release was rolled back."""
-        self._counted = True
-        self._account()
-
-    def unsave(self) -> None:
-        """Forget the row: the transaction that wrote it was rolled back."""
-        self.saved = False
-
-    def restore(self, writing: bool, logged: bool) -> None:
-        """Take back a change of state: the transaction that made it was rolled back."""
-        self.writing, self.logged = writing, logged
-
-    def share(self) -> "Container":
-        """Return this container for one more user."""
-        self._users += 1
-        return self
-
-    def close(self) -> None:
-        """Leave it. The last user closes the file once the open transaction has ended: its row may change."""
-        self._users -= 1
-        if not self._users:
-            self._store.at_end(self._finish)
-
-    def _finish(self) -> None:
-        if not self._users and self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self._store.forget(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class ContainerSink:
-    """Takes bytes in order (the transport's Sink)."""
-
-    def __init__(self, container: Container, offset: int) -> None:
-        self.container = container
-        self.offset = offset  # where the next byte goes
-
-    def write(self, data: bytes) -> None:
-        """Append."""
-        self.container.write(self.offset, data)
-        self.offset += len(data)
+    container: int
+    start: int = 0
+    stop: int | None = None
+    """None: the whole file goes."""
 
 
 class Containers:
@@ -234,13 +57,18 @@ class Containers:
     def __init__(self, database: Database, directory: Path, allow_growth: Callable[[], None]) -> None:
         self._database = database
         self._directory = directory
-        self.allow_growth = allow_growth
-        self.at_end = database.at_end
+        self._allow_growth = allow_growth
         self._open: dict[int, Container] = {}
-        self._graves: list[
-            int
-        ] = []  # released, once in the log: files to delete when the write-ahead log is synced
+        self._graves: list[Grave] = []
         self.reload()
+
+    def allow_growth(self) -> None:
+        """Raise CacheFull if the disk has no room for data (the reserve is given up)."""
+        self._allow_growth()
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Call `act` when no transaction is open."""
+        self._database.at_end(act)
 
     def reload(self) -> None:
         """Count again from the database: at start, after recovery."""
@@ -361,8 +189,10 @@ class Containers:
         else:
             self.used -= size
             self._database.on_rollback(lambda: self._give_back(size))
-        bury = self._graves.append if logged else self._remove
-        self._database.on_commit(lambda: bury(number))
+        if logged:
+            self._database.on_commit(lambda: self._graves.append(Grave(number)))
+        else:
+            self._database.on_commit(lambda: self._remove(number))
 
     def _give_back(self, size: int) -> None:
         self.used += size
@@ -370,16 +200,31 @@ class Containers:
     def _remove(self, number: int) -> None:
         self.path(number).unlink(missing_ok=True)
 
+    def discard(self, container: Container, start: int, stop: int) -> None:
+        """Forget a range of a clean container. Inside a transaction.
+
+        Its blocks go when the write-ahead log is synced, so that no row calls bytes present that are not.
+        """
+        container.forget_range(start, stop)
+        self.save(container)
+        self._database.on_rollback(lambda: container.remember_range(start, stop))
+        self._database.on_commit(lambda: self._graves.append(Grave(container.id, start, stop)))
+
     @property
-    def graves(self) -> list[int]:
-        """The files that wait for the write-ahead log to be synced."""
+    def graves(self) -> list[Grave]:
+        """What waits for the write-ahead log to be synced."""
         return self._graves.copy()
 
-    def bury(self, graves: list[int]) -> None:
-        """Delete files that waited: the write-ahead log is on the disk."""
-        for number in graves:
-            self._remove(number)
-            self._graves.remove(number)
+    def bury(self, graves: list[Grave]) -> None:
+        """Delete what waited: the write-ahead log is on the disk."""
+        for grave in graves:
+            self._graves.remove(grave)
+            if grave.stop is None:
+                self._remove(grave.container)
+                continue
+            with contextlib.suppress(ContainerLost), self.open(grave.container) as container:
+                for hole in list(container.present.holes(grave.start, grave.stop)):  # not what came back
+                    disk.punch(container.fd, *hole)
 
     def files(self) -> Iterator[int]:
         """Yield the ids of the files on the disk, with rows and without."""
@@ -409,7 +254,3 @@ class Containers:
         twin.present.add(0, twin.length)
         twin.settle()
         return twin
-
-    def free_disk(self) -> int:
-        """Return the bytes that the disk still has for us."""
-        return shutil.disk_usage(self._directory).free

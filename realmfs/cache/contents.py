@@ -27,7 +27,8 @@ import os
 from collections.abc import Awaitable, Callable
 
 from realmfs.cache import disk
-from realmfs.cache.containers import Container, Containers
+from realmfs.cache.container import Container
+from realmfs.cache.containers import Containers
 from realmfs.cache.database import Database
 from realmfs.cache.objects import Objects
 

@@ -33,7 +33,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from realmfs.cache.containers import Container, Containers
+from realmfs.cache.container import Container
+from realmfs.cache.containers import Containers
 from realmfs.cache.database import Database
 from realmfs.cache.errors import CacheFull
 from realmfs.vice.types import StoreId

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, Unpack
 
-from realmfs.cache.containers import Container, Containers
+from realmfs.cache.container import Container
+from realmfs.cache.containers import Containers
 from realmfs.cache.database import Database
 from realmfs.cache.directories import Directories
 from realmfs.cache.errors import CacheFull

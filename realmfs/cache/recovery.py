@@ -11,7 +11,7 @@ In this order, in one transaction, before anyone uses the cache:
 3. Clean contents that are missing, or after power loss were never synced, are forgotten; they can be
    fetched again.
 4. Objects without status (runts) go. Containers that nothing refers to go, and then all files without a row.
-5. Granted fids go: one may be in use. Dirty marks follow from the log again.
+5. Dirty marks follow from the log again. (Granted fids are gone by themselves, see volumes.py.)
 
 The status of an object changes with its store records, not with writes, so in 2 it still fits. In 1 its
 length is that of the store before, or 0 if the file was made here; otherwise only a server knows, and the
@@ -88,7 +88,7 @@ class Recovery:
         """Delete the files that have no row, and count again: after the commit."""
         self._containers.reload()
         known = {container for (container,) in self._database.rows("SELECT id FROM container")}
-        for container in self._files - known - set(self._containers.graves):
+        for container in self._files - known - {grave.container for grave in self._containers.graves}:
             self._containers.path(container).unlink(missing_ok=True)
             self.findings.orphans += 1
 
@@ -183,7 +183,7 @@ class Recovery:
     def _forget_clean(self) -> None:
         query = (
             "SELECT o.number, c.id FROM object AS o JOIN container AS c ON c.id = o.container"
-            " WHERE c.logged = 0 AND c.writing = 0"
+            " WHERE c.writing = 0 AND NOT EXISTS (SELECT 1 FROM log WHERE log.container = c.id)"
         )
         unsynced = {number for (number,) in self._database.rows("SELECT id FROM container WHERE synced = 0")}
         for number, container in self._database.rows(query):

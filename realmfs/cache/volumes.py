@@ -158,10 +158,6 @@ class Volumes:
             for kind, ranges in json.loads(text).items():
                 for words in ranges:
                     self.grant(key, ObjectType(int(kind)), FidRange(*words))
-        self.forget_ranges()
-
-    def forget_ranges(self) -> None:
-        """Remove the ranges from the database. Inside a transaction."""
         self._database.write("UPDATE volume SET ranges = '{}' WHERE ranges <> '{}'")
 
     def put_ranges(self) -> None:

@@ -1,5 +1,6 @@
 """Contents: which bytes are there, who may write them, who waits for them, what they count."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from realmfs.cache import CacheFull, Container, ContainerLost, Extents
-from tests.t4_cache.world import World
+from realmfs.cache import Cache, CacheFull, Container, ContainerLost, Extents
+from tests.t4_cache.world import LIMITS, World
 
 SIZE = 64
 offsets = st.integers(0, SIZE)
@@ -66,9 +67,6 @@ TestExtents = ExtentsAgainstBytes.TestCase
 def test_a_container_holds_what_a_bytearray_holds(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
-    from realmfs.cache import Cache
-    from tests.t4_cache.world import LIMITS
-
     with Cache(tmp_path_factory.mktemp("c") / "c", LIMITS) as cache, cache.containers.create() as container:
         model, gone = bytearray(), Extents()
         for index, (step, start, count) in enumerate(steps):
@@ -83,8 +81,10 @@ def test_a_container_holds_what_a_bytearray_holds(
                 container.truncate(start)
                 gone.remove(start, 1 << 20)
             elif step == "discard" and start < start + count <= len(model):
-                container.discard(start, start + count)
+                with cache.transaction():
+                    cache.containers.discard(container, start, start + count)
                 gone.add(start, start + count)
+        cache.containers.bury(cache.containers.graves)
         assert container.length == len(model) == os.fstat(container.fd).st_size
         assert container.present.total == len(model) - gone.total == cache.containers.used
         for low, high in container.present:
@@ -206,7 +206,11 @@ async def test_what_was_written_can_be_given_up(world: World) -> None:
     assert world.data(number) == b"fetched"
     assert world.cache.containers.used == 7
     (await world.write(number, b"one")).close()
-    (await world.write(number, b"two")).close()
+    with world.cache.transaction(), world.cache.containers.create() as container:
+        container.write(0, b"two")
+        container.writing = True
+        world.cache.objects.attach(number, container)
+    assert world.cache.containers.used == 7 + 3, "what is kept is what was fetched, not what was begun before"
     with world.cache.transaction():
         world.cache.objects.drop(number)
     assert world.cache.containers.used == 0
@@ -296,3 +300,27 @@ def test_data_meets_the_full_disk_first(world: World) -> None:
         with pytest.raises(CacheFull):
             container.truncate(10)
     world.created()  # the log has room
+
+
+async def test_discarded_bytes_leave_the_disk_after_the_sync(world: World) -> None:
+    size = 1 << 18
+    number = world.fetched(data=b"x" * size)
+    with open_data(world, number) as container:
+
+        def blocks() -> int:
+            return os.fstat(container.fd).st_blocks * 512
+
+        before = blocks()
+        with contextlib.suppress(KeyError), world.cache.transaction():
+            world.cache.containers.discard(container, 0, size)
+            raise KeyError
+        assert container.whole
+        with world.cache.transaction():
+            world.cache.containers.discard(container, 0, size // 2)
+        assert world.cache.containers.used == size // 2
+        assert (blocks(), container.read(0, 1)) == (before, b"x"), "power loss may bring the row back"
+        container.write(0, b"y" * 4096)  # fetched again meanwhile
+        await world.cache.sync()
+        assert blocks() < before
+        assert container.read(0, 4097) == b"y" * 4096 + b"\0"
+        assert container.read(size // 2, 1) == b"x"

@@ -169,6 +169,15 @@ async def test_unsynced_fetched_data_is_fetched_again_after_power_loss(world: Wo
     assert after.cache.findings.dropped == 1
 
 
+async def test_a_confirmed_store_that_was_never_synced_is_fetched_again(world: World, crash: Reopen) -> None:
+    number = world.created()
+    await world.store(number, b"confirmed at once")
+    with world.cache.transaction():
+        world.cache.log.remove(world.cache.log.entries(world.volume.key))
+    assert crash(world).data(number) == b"confirmed at once"
+    assert crash(world, boot_id=OTHER_BOOT).data(number) is None
+
+
 class Damage:
     """Ways in which power loss can treat a container file."""
 
