@@ -33,10 +33,12 @@ from typing import NamedTuple
 import trio
 
 from realmfs.cache import disk
-from realmfs.cache.container import Container
+from realmfs.cache.container import Container, ContainerSink
 from realmfs.cache.database import Database
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.extents import Extents
+
+__all__ = ["Container", "ContainerSink", "Containers", "Grave"]
 
 COPY_INLINE = 1 << 20
 """Bytes that are copied without a thread: about half a millisecond."""
