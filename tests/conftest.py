@@ -4,9 +4,12 @@ import faulthandler
 import logging
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
+import trio
+from trio.abc import Clock, Instrument
+from trio.testing import MockClock
 
 faulthandler.register(signal.SIGUSR1, all_threads=True)
 
@@ -30,3 +33,17 @@ def quiet_log(request: pytest.FixtureRequest) -> Iterator[None]:
     logging.getLogger("realmfs").removeHandler(recorder)
     surprises = [line for line in recorder.lines if not any(rx.search(line) for rx in expected)]
     assert not surprises, f"unexpected warnings in the log: {surprises}"
+
+
+def _run_jumping(
+    main: Callable[[], Awaitable[object]], *, clock: Clock | None, instruments: Sequence[Instrument]
+) -> object:
+    return trio.run(main, clock=clock or MockClock(autojump_threshold=0), instruments=instruments)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `usefixtures("autojump_clock")` work: pytest-trio looks only at a test's own parameters."""
+    for item in items:
+        if any("autojump_clock" in mark.args for mark in item.iter_markers("usefixtures")):
+            item.add_marker(pytest.mark.trio(run=_run_jumping), append=False)

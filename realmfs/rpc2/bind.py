@@ -45,6 +45,8 @@ _DOUBT = 0.05
 """How long a plain refusal waits for something better, in seconds."""
 
 _BUSY_SEQUENCE = WORD
+_BUSY_FIRST, _BUSY_LONGEST = 0.02, 1.0
+"""How long a server that had no worker free is left alone, in seconds: doubled each time."""
 
 
 class Binding(Link):
@@ -84,6 +86,7 @@ class Binding(Link):
         self._give_up = give_up
         self._refusal: RpcError | None = None
         self._bad_seal_at: int | None = None  # the attempt that the first one answered
+        self._busy_wait = _BUSY_FIRST
         self._transmit(now)
 
     # What comes in
@@ -189,8 +192,13 @@ class Binding(Link):
         self._arm(now + self.hub.schedule.wait(self._attempt, self.host.rto))
 
     def _wait_for_busy(self, now: float) -> None:
+        """Ask again soon: unlike a request, an offer that is answered BUSY is forgotten (rpc2.md §4.4).
+
+        The server had no worker free at that moment, which is over in milliseconds as a rule.
+        """
         self._attempt = 0
-        self._arm(now + self.hub.schedule.busy_wait(self.host.rto))
+        self._arm(now + max(self._busy_wait, self.host.rto))
+        self._busy_wait = min(2 * self._busy_wait, _BUSY_LONGEST)
 
     def _refused(self, error: RpcError, now: float) -> None:
         if self._refusal is None:
