@@ -17,10 +17,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
-from realmfs.realms.types import Token
 from realmfs.rpc2.endpoint import Connection
 from realmfs.rpc2.errors import RpcError
 from realmfs.rpc2.transfer import Sink, Source
+from realmfs.vice.tokens import Token
 
 TOKEN_MARGIN = 60.0
 """Seconds before its end from which on a token is not used any more.

@@ -16,12 +16,13 @@ from realmfs.realms.group import Group
 from realmfs.realms.lookup import FILE_SERVICE, RootServer, in_order
 from realmfs.realms.memory import Location, Memory, RealmMemory
 from realmfs.realms.server import Answer, Server, State
-from realmfs.realms.types import ANYUSER, Token
+from realmfs.realms.types import ANYUSER
 from realmfs.realms.volume import Replica, Volume
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.service import Address
 from realmfs.vice.calls import GetRootVolume, GetVolumeInfo
 from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.tokens import Token
 from realmfs.vice.types import VolumeInfo, VolumeType
 
 log = logging.getLogger(__name__)
@@ -208,19 +209,14 @@ class Realm:
             replica.slot: (replica.slot, replica.volume, replica.server) for replica in info.replicas
         }
 
-        async def look(slot: int, volume: int) -> None:
+        for replica in info.replicas if info.is_replicated else ():
             try:
-                replica = await self._volume_info(str(volume), patience)
+                found = await self._volume_info(str(replica.volume), patience)
             except CodaError as error:
-                log.info("realm %s: replica %x of %s: %s", self.name, volume, name, error)
-                return
-            if not replica.is_replicated and replica.replicas:
-                places[slot] = (slot, volume, replica.replicas[0].server)
-
-        if info.is_replicated:
-            async with trio.open_nursery() as nursery:
-                for replica in info.replicas:
-                    nursery.start_soon(look, replica.slot, replica.volume)
+                log.info("realm %s: replica %x of %s: %s", self.name, replica.volume, name, error)
+                continue
+            if not found.is_replicated and found.replicas:
+                places[replica.slot] = (replica.slot, replica.volume, found.replicas[0].server)
         if not places:
             raise CodaError(Code.EIO, f"volume {name} of {self.name} is on no server")
         old = self.known.by_id(info.id)

@@ -165,13 +165,13 @@ class Realms:
                     if now >= housekeeping:
                         housekeeping = now + HOUSEKEEPING
                         self._keep_house(now)
-                        await self._memory.save()
                     await trio.sleep(TICK)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._memory.save()
 
     def _keep_house(self, now: float) -> None:
+        self.context.background(("save",), self._memory.save)
         for realm in self._realms.values():
             if now >= realm.expires and self.context.online:
                 self.context.background((realm, "lookup"), partial(self._look_again, realm))

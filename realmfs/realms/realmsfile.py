@@ -45,7 +45,7 @@ def find(text: str, realm: str) -> tuple[FileServer, ...] | None:
     A server that cannot be read is skipped and logged; the rest of its line counts.
     """
     for line in text.splitlines():
-        if len(line) > MAX_LINE or not line or line[0] in "# \t":
+        if len(line) > MAX_LINE or not line or line[0] == "#" or line[0].isspace():
             continue
         name, *rest = line.split(maxsplit=1)
         if fold(name) == realm:

@@ -36,13 +36,14 @@ from realmfs.realms.collate import Verdict, meaning, verdict
 from realmfs.realms.context import Context
 from realmfs.realms.links import Link, Links, usable
 from realmfs.realms.schedule import Schedule
-from realmfs.realms.types import ANYUSER, Token
+from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError, WrongSecret
 from realmfs.rpc2.service import Address, Credentials, Level, ServerConnection
 from realmfs.rpc2.transfer import Sink, Source
 from realmfs.vice.calls import FetchPartial, NewConnectFS
 from realmfs.vice.errors import Code
+from realmfs.vice.tokens import Token
 from realmfs.vice.types import FILE_SUBSYSTEM, Fid
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from realmfs.rpc2.transfer import Sink, Source
 from realmfs.vice.errors import Code
@@ -20,21 +20,6 @@ SinkAt = Callable[[int], Sink]
 Called once for each piece. An offset not behind what was written before says that the bytes from there on
 are void: the object changed under the transfer, or the server turned out not to have the newest version.
 """
-
-
-class Token(Protocol):
-    """What a user shows to file servers (`realmfs.vice.tokens.Token`)."""
-
-    @property
-    def secret(self) -> bytes:
-        """What only servers can read."""
-
-    @property
-    def clear(self) -> Any:
-        """Its handshake key and times."""
-
-    def seconds_left(self, now: float) -> float:
-        """How long it still holds."""
 
 
 class Listener(Protocol):

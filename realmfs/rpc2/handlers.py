@@ -176,8 +176,7 @@ class Handlers:
         if client.gone:  # but the service did not notice
             self._farewell(client)
             return
-        client.link.enable(trio.current_time())
-        self._ground.settle()
+        client.link.enable()
 
     async def _serve(self, client: Client, request: ServedRequest) -> None:
         reply: Reply | None = None

@@ -25,7 +25,7 @@ LAST = FileServer("s3.many.org", None)
 
 
 @pytest.mark.parametrize(
-    ("realm", "servers"),
+    ("realm", "listed"),
     [
         ("one.org", [FileServer("10.0.0.1", None)]),
         (
@@ -43,8 +43,8 @@ LAST = FileServer("s3.many.org", None)
         ("absent.org", None),
     ],
 )
-def test_forms(realm: str, servers: list[FileServer] | None) -> None:
-    assert find(TEXT, realm) == (None if servers is None else tuple(servers))
+def test_forms(realm: str, listed: list[FileServer] | None) -> None:
+    assert find(TEXT, realm) == (None if listed is None else tuple(listed))
 
 
 def test_overlong_lines_do_not_count() -> None:

@@ -43,11 +43,9 @@ class SomeFacts:
     def settings(self) -> dict[str, str]:
         return {"cache_dir": "/c"}
 
-    def stopping(self) -> messages.Stopping:
-        return messages.Stopping(0, False)
-
-    def end(self, force: bool) -> None:
+    async def stop(self, force: bool) -> messages.Stopping:
         self.stopped.append(force)
+        return messages.Stopping(0, False)
 
 
 @dataclass

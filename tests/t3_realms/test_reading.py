@@ -1,0 +1,287 @@
+"""vice.md §6.3: what a reader gets out of a group whose servers agree, or do not."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import trio
+
+from realmfs.realms.types import ANYUSER
+from realmfs.vice.calls import Cop2, GetAcl, GetAttr, GetVolVS, Resolve, ValidateAttrs, ValidateVols
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid, ObjectType, StoreId, VersionFlags
+from tests.t3_realms.vicepeer import DIRECTORY, FILE, VOLUME, VicePeer, says, status, vector
+from tests.t3_realms.world import HOSTS, World
+
+
+def resolves(world: World) -> list[Fid]:
+    return [request.fid for peer in world.peers for request in peer.asked(Resolve)]
+
+
+async def test_a_file_that_is_older_somewhere(servers: World) -> None:
+    servers.put(FILE, vector(3, 3, 2, store=5), b"newest contents", slots=(0, 1))
+    attributes = await (await servers.group()).get_attr(FILE, ANYUSER)
+    assert attributes.status.length == len(b"newest contents")
+    assert not attributes.promised
+    await trio.sleep(1)
+    assert resolves(servers) == [FILE], "in the background, once, at one server"
+
+
+async def test_a_directory_that_differs_is_resolved_first(servers: World) -> None:
+    servers.put(DIRECTORY, vector(2, 1, 1, store=5), slots=(0,))
+    first = servers.peers[0]
+
+    def resolve(_: Resolve) -> Code:
+        servers.put(DIRECTORY, vector(2, 2, 2, store=6))
+        return Code.SUCCESS
+
+    first.on[Resolve] = resolve
+    attributes = await (await servers.group()).get_attr(DIRECTORY, ANYUSER)
+    assert attributes.status.vv == vector(2, 2, 2, store=6)
+    assert attributes.promised
+    assert resolves(servers) == [DIRECTORY]
+
+
+async def test_incomparable_files_are_resolved_first(servers: World) -> None:
+    servers.put(FILE, vector(3, 2, 2, store=5), slots=(0,))
+    servers.put(FILE, vector(2, 3, 2, store=6), slots=(1,))
+
+    def resolve(_: Resolve) -> Code:
+        servers.put(FILE, vector(3, 3, 3, store=7))
+        return Code.SUCCESS
+
+    servers.peers[0].on[Resolve] = resolve
+    assert (await (await servers.group()).get_attr(FILE, ANYUSER)).status.vv == vector(3, 3, 3, store=7)
+
+
+async def test_a_conflict_is_a_conflict(servers: World) -> None:
+    servers.put(FILE, vector(3, 2, 2, store=5), slots=(0,))
+    servers.put(FILE, vector(2, 3, 2, store=6), slots=(1,))
+
+    def resolve(_: Resolve) -> Code:
+        servers.each(lambda peer: peer.on.__setitem__(GetAttr, lambda _: Code.EINCONS))
+        return Code.EINCONS
+
+    servers.peers[0].on[Resolve] = resolve
+    with pytest.raises(CodaError) as caught:
+        await (await servers.group()).get_attr(FILE, ANYUSER)
+    assert caught.value.code is Code.EINCONS
+    assert resolves(servers) == [FILE]
+
+
+async def test_there_is_an_end_to_resolving(servers: World) -> None:
+    servers.put(DIRECTORY, vector(2, 1, 1, store=5), slots=(0,))
+    with pytest.raises(CodaError) as caught:
+        await (await servers.group()).get_attr(DIRECTORY, ANYUSER)
+    assert caught.value.code is Code.EWOULDBLOCK
+    assert len(resolves(servers)) == 5
+
+
+async def test_an_object_missing_somewhere_is_resolved_by_its_directory(servers: World) -> None:
+    del servers.peers[2].objects[FILE]
+
+    def resolve(request: Resolve) -> Code:
+        if request.fid == FILE:
+            return Code.VNOVNODE
+        servers.put(FILE, vector(2, 2, 2), b"contents")
+        return Code.SUCCESS
+
+    servers.peers[0].on[Resolve] = resolve
+    await (await servers.group()).get_attr(FILE, ANYUSER)
+    assert resolves(servers) == [FILE, Fid(VOLUME, 1, 1)]
+
+
+async def test_difference_by_our_own_second_phase(servers: World) -> None:
+    """Weakly equal replicas whose COP2 still waits here: it is delivered, and nothing is resolved."""
+    group = await servers.group()
+    for slot in range(3):
+        servers.put(DIRECTORY, vector(1, 1, 1, store=8).raised([slot]), slots=(slot,))
+
+    def cop2(peer: VicePeer) -> None:
+        def deliver(_: Cop2) -> Code:
+            servers.put(DIRECTORY, vector(2, 2, 2, store=8))
+            return Code.SUCCESS
+
+        peer.on[Cop2] = deliver
+
+    servers.each(cop2)
+    for number in range(30):
+        group.queue_cop2(StoreId(9, number), (0, 1, 2))
+    assert (await group.get_attr(DIRECTORY, ANYUSER)).status.vv == vector(2, 2, 2, store=8)
+    assert resolves(servers) == []
+
+
+async def test_a_promise_needs_every_server(servers: World) -> None:
+    group = await servers.group()
+    peer = servers.peers[1]
+
+    def no_promise(_: GetAttr) -> object:
+        without = replace(status(FILE, vector(2, 2, 2), 8), callback=False)
+        return Code.SUCCESS, GetAttr.Reply(status=without, sha=b"")
+
+    peer.on[GetAttr] = no_promise
+    assert not (await group.get_attr(FILE, ANYUSER)).promised
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([Code.VNOVNODE] * 3, Code.ENOENT),
+        ([Code.VNOVOL] * 3, Code.ENXIO),
+        ([Code.EACCES] * 3, Code.EACCES),
+        ([Code.VNOVNODE, Code.VNOVNODE, Code.VOFFLINE], Code.ENOENT),
+        ([Code.EASYRESOLVE] * 3, Code.EINVAL),
+        ([4711] * 3, Code.EINVAL),
+    ],
+)
+async def test_codes_of_all(servers: World, codes: list[int], expected: Code) -> None:
+    for peer, code in zip(servers.peers, codes, strict=True):
+        peer.on[GetAttr] = partial(says, code)
+    with pytest.raises(CodaError) as caught:
+        await (await servers.group()).get_attr(FILE, ANYUSER)
+    assert caught.value.code is expected
+
+
+async def test_a_locked_volume_is_waited_for(servers: World) -> None:
+    group = await servers.group()
+    servers.each(lambda peer: peer.on.__setitem__(GetAttr, lambda _: Code.VBUSY))
+
+    async def unlock() -> None:
+        await trio.sleep(3)
+        servers.each(lambda peer: peer.on.clear())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(unlock)
+        start = trio.current_time()
+        await group.get_attr(FILE, ANYUSER)
+    assert 3 <= trio.current_time() - start < 6
+    servers.each(lambda peer: peer.on.__setitem__(GetAttr, lambda _: Code.VBUSY))
+    start = trio.current_time()
+    with pytest.raises(CodaError) as caught:
+        await group.get_attr(FILE, ANYUSER, patience=2)
+    assert caught.value.code is Code.EWOULDBLOCK
+    assert trio.current_time() - start <= 2.01
+
+
+async def test_senseless_replies(servers: World) -> None:
+    group = await servers.group()
+    peer = servers.peers[0]
+    peer.on[GetAttr] = lambda request: peer.do_get_attr(GetAttr(fid=DIRECTORY))  # a directory, for a file
+    attributes = await group.get_attr(FILE, ANYUSER)
+    assert attributes.status.type is ObjectType.FILE
+    assert not attributes.promised
+
+
+async def test_an_inconsistent_flag_in_one_reply(servers: World) -> None:
+    servers.put(FILE, vector(2, 2, 2, flags=VersionFlags.INCON), slots=(1,))
+    with pytest.raises(CodaError):
+        await (await servers.group()).get_attr(FILE, ANYUSER)
+    assert FILE in resolves(servers)
+
+
+async def test_validation(servers: World) -> None:
+    group = await servers.group()
+    others = [Fid(VOLUME, 2 * i, i) for i in range(10, 14)]
+    for fid in others:
+        servers.put(fid, vector(1, 1, 1))
+    servers.put(others[1], vector(1, 2, 1), slots=(1,))
+    del servers.peers[0].objects[others[2]]
+    asked = [(fid, vector(1, 1, 1)) for fid in reversed(others)] + [(FILE, vector(2, 2, 2))]
+    valid = await group.validate(asked, ANYUSER)
+    assert valid == {FILE: True, others[0]: True, others[1]: False, others[2]: False, others[3]: True}
+    request = servers.peers[1].asked(ValidateAttrs)[0]
+    assert request.primary == FILE
+    assert [piggy.fid for piggy in request.piggies] == others, "ascending, without the first"
+
+
+async def test_validation_whose_first_object_is_gone(servers: World) -> None:
+    group = await servers.group()
+    gone = Fid(VOLUME, 2, 1)
+    valid = await group.validate([(gone, vector(1)), (FILE, vector(2, 2, 2))], ANYUSER)
+    assert valid == {gone: False, FILE: True}
+
+
+async def test_validation_of_an_old_version_and_a_break_meanwhile(servers: World) -> None:
+    group = await servers.group()
+    assert await group.validate([(FILE, vector(1, 1, 1))], ANYUSER) == {FILE: False}
+    servers.each(lambda peer: peer.delay.__setitem__(ValidateAttrs, 0.1))
+
+    async def breaks() -> None:
+        await trio.sleep(0.05)
+        await servers.peers[0].break_promise(DIRECTORY)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(breaks)
+        assert await group.validate([(FILE, vector(2, 2, 2))], ANYUSER) == {FILE: False}
+    assert await group.validate([], ANYUSER) == {}
+
+
+async def test_validation_without_servers(servers: World) -> None:
+    group = await servers.group()
+    servers.net.partition("10.0.0.9")
+    with pytest.raises(CodaError) as caught:
+        await group.validate([(FILE, vector(2, 2, 2))], ANYUSER)
+    assert caught.value.code is Code.ETIMEDOUT
+
+
+async def test_access_lists(servers: World) -> None:
+    answer = await (await servers.group()).get_acl(DIRECTORY, ANYUSER)
+    assert answer.text == b"1\n0\nadam 127\n"
+    assert all(peer.asked(GetAcl) for peer in servers.peers)
+
+
+async def test_stamps_keep_their_slots(servers: World) -> None:
+    group = await servers.group()
+    stamps = await group.volume_stamps(ANYUSER)
+    assert stamps.stamps == (100, 101, 102)
+    assert stamps.promised
+    servers.peers[1].on[GetVolVS] = lambda _: (Code.SUCCESS, GetVolVS.Reply(stamp=0, promised=True))
+    assert not (await group.volume_stamps(ANYUSER)).promised
+    servers.net.partition(HOSTS[0])
+    stamps = await group.volume_stamps(ANYUSER)
+    assert stamps.stamps[0] == 0
+    assert stamps.stamps[2] == 102
+
+
+async def test_volumes_are_validated_by_all(servers: World) -> None:
+    group = await servers.group()
+    volumes = [(VOLUME, (100, 101, 102)), (VOLUME + 1, (7, 8, 9)), (VOLUME + 2, (1, 2, 3))]
+    assert await group.validate_volumes(volumes, ANYUSER) == [1, 1, 1]
+    request = servers.peers[0].asked(ValidateVols)[0]
+    assert request.stamps == b"".join(s.to_bytes(4, "big") for _, stamps in volumes for s in stamps)
+    servers.peers[2].on[ValidateVols] = lambda _: (
+        Code.SUCCESS,
+        ValidateVols.Reply(flags=bytes([1, 0, 255])),
+    )
+    assert await group.validate_volumes(volumes, ANYUSER) == [1, 0, -1]
+
+
+async def test_volume_status(servers: World) -> None:
+    state = await (await servers.group()).volume_status(ANYUSER)
+    assert state.status.max_quota == 5000
+    assert state.motd == b"hello"
+
+
+async def test_fids_come_from_one_server_and_another_if_that_fails(servers: World) -> None:
+    group = await servers.group()
+    await group.get_attr(FILE, ANYUSER)
+    granted = await group.alloc_fids(ObjectType.FILE, 1000, ANYUSER)
+    assert granted.count == 32
+    assert all(fid.vnode % 2 == 0 for fid in granted.fids(VOLUME))
+    servers.net.partition(HOSTS[0])
+    servers.net.partition(HOSTS[1])
+    assert (await group.alloc_fids(ObjectType.DIRECTORY, 1, ANYUSER)).count == 1
+
+
+async def test_fids_nobody_can_use(servers: World) -> None:
+    group = await servers.group()
+    from realmfs.vice.calls import AllocFids
+    from realmfs.vice.types import FidRange
+
+    servers.each(
+        lambda peer: peer.on.__setitem__(
+            AllocFids, lambda _: (Code.SUCCESS, AllocFids.Reply(range=FidRange(3, 3, 6, 5)))
+        )
+    )
+    with pytest.raises(CodaError):
+        await group.alloc_fids(ObjectType.FILE, 5, ANYUSER)
