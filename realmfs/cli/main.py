@@ -1,11 +1,94 @@
-"""Entry point of the command `realmfs`."""
+"""Entry point of the command `realmfs`.
+
+Each sub-command is a module of this package with a click command named `command`. The table below is all
+that is known of them beforehand, so that `realmfs --help` imports none and a command only itself.
+"""
+
+import importlib
+import sys
+from typing import Any
 
 import click
 
 from realmfs import __version__
 
+COMMANDS = {
+    "demo": "A small realm, a mount, and a tour through them.",
+    "mount": "Start the daemon and mount the tree.",
+    "unmount": "Stop the daemon; tells what is still pending.",
+    "status": "The daemon, its cache and its servers at a glance.",
+    "realms": "List the realms ever reached.",
+    "servers": "List the servers, and who is up.",
+    "volumes": "List the volumes known here.",
+    "whereis": "Tell which servers hold an object.",
+    "stat": "Tell all that is known about an object.",
+    "ls": "List a directory, without a mount.",
+    "cat": "Print files, without a mount.",
+    "get": "Copy a file out of the tree, without a mount.",
+    "put": "Copy a file into the tree, without a mount.",
+    "mkdir": "Make directories, without a mount.",
+    "rm": "Remove files and directories, without a mount.",
+    "changes": "Show the changes that wait to be sent.",
+    "events": "Watch what the daemon does.",
+    "serve": "Serve an embedded realm.",
+    "admin": "Administer the users and volumes of an embedded realm.",
+    "config": "Show the settings in effect and where they come from.",
+}
 
-@click.group()
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"realmfs.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name close to one is suggested."""
+        import difflib
+
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            close = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            ctx.fail(f"there is no command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what went wrong into a text and an exit status."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            from realmfs.cli.failure import failure_of
+
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+
+@click.group(cls=LazyGroup)
 @click.version_option(__version__, prog_name="realmfs")
 def main() -> None:
     """Mount Coda realms, with or without a network."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -126,7 +126,7 @@ class ControlServer:
             if self._count > _CONNECTIONS or (not self._shared and uid not in (0, os.geteuid())):
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
-            session = Session(self._files, self._facts, Caller(uid, gid, pid))
+            session = Session(self._files, self._facts, Caller(uid, gid, pid, kernel=False))
             await Conversation(stream, session, self._events).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket went away")
@@ -189,9 +189,11 @@ class Conversation:
             if request.method == "events.watch":
                 await self._watch(request, nursery)
                 return
-            result = await self._session.call(request)
+            result, then = await self._session.call(request)
             if request.id is not None:
                 await self._send({"jsonrpc": "2.0", "id": request.id, "result": result})
+            if then is not None:
+                then()
         except ControlError as error:
             await self._fail(request, error)
         except CodaError as error:

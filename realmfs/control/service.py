@@ -6,6 +6,7 @@ the daemon are for the daemon's owner and root.
 """
 
 import errno
+import functools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,16 +27,22 @@ class Facts(Protocol):
     def volumes(self) -> Sequence[messages.VolumeInfo]: ...
     def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]: ...
     def settings(self) -> dict[str, str]: ...
-    async def stop(self, force: bool) -> messages.Stopping: ...
+    def stopping(self) -> messages.Stopping: ...
+    def end(self, force: bool) -> None:
+        """Begin the end of the daemon; does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method: the class of its parameters, the function, and whether only the owner may call it."""
+    """A method: the class of its parameters, the function, and whether only the owner may call it.
+
+    `then` is done with the parameters after the answer has been sent.
+    """
 
     shape: type[Any]
     run: Callable[[Any], Awaitable[Any]]
     owner_only: bool = False
+    then: Callable[[Any], None] | None = None
 
 
 class Session:
@@ -48,14 +55,19 @@ class Session:
         self._files = Files(files, caller)
         self.methods = self._file_methods() | self._daemon_methods()
 
-    async def call(self, request: Request) -> Any:
-        """Carry out one request. Raises ControlError."""
+    async def call(self, request: Request) -> tuple[Any, Callable[[], None] | None]:
+        """Carry out one request; returns its result, and what to do once it has been sent.
+
+        Raises ControlError.
+        """
         method = self.methods.get(request.method)
         if method is None:
             raise ControlError(METHOD_NOT_FOUND, f"there is no method {request.method[:40]!r}")
         if method.owner_only and self._caller.uid not in (0, os.geteuid()):
             raise ControlError.of_errno(errno.EPERM, f"{request.method} is for the owner of the daemon")
-        return await method.run(decode(method.shape, request.params))
+        params = decode(method.shape, request.params)
+        result = await method.run(params)
+        return result, None if method.then is None else functools.partial(method.then, params)
 
     async def close(self) -> None:
         """Let go of what the caller left open."""
@@ -79,7 +91,7 @@ class Session:
         return {
             "daemon.status": Method(messages.Nothing, self._status),
             "daemon.settings": Method(messages.Nothing, self._settings),
-            "daemon.stop": Method(messages.Stop, self._stop, owner_only=True),
+            "daemon.stop": Method(messages.Stop, self._stop, owner_only=True, then=self._end),
             "realms.list": Method(messages.Nothing, self._realms),
             "servers.list": Method(messages.Servers, self._servers),
             "volumes.list": Method(messages.Nothing, self._volumes),
@@ -93,7 +105,10 @@ class Session:
         return self._facts.settings()
 
     async def _stop(self, params: messages.Stop) -> messages.Stopping:
-        return await self._facts.stop(params.force)
+        return self._facts.stopping()
+
+    def _end(self, params: messages.Stop) -> None:
+        self._facts.end(params.force)
 
     async def _realms(self, params: messages.Nothing) -> Sequence[messages.RealmInfo]:
         return self._facts.realms()

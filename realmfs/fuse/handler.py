@@ -47,6 +47,7 @@ class Requests:
         """`deadline` in seconds is where a request that does not move data is given up."""
         self.deadline = deadline
         self.answered: Counter[str] = Counter()
+        self.succeeded: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self._running: dict[int, Running] = {}
         self._serial = itertools.count()
@@ -67,6 +68,8 @@ class Requests:
         self.answered[request.operation] += 1
         if number:
             self.failed[errno.errorcode.get(number, str(number))] += 1
+        else:
+            self.succeeded[request.operation] += 1
         if log.isEnabledFor(logging.DEBUG):
             spent = (trio.current_time() - request.since) * 1000
             outcome = errno.errorcode.get(number, str(number)) if number else "ok"

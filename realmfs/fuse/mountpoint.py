@@ -16,6 +16,7 @@ import trio
 from realmfs.fuse import mounts
 
 DEVICE = Path("/dev/fuse")
+_DEVICE_NUMBER = os.makedev(10, 229)
 _ALIVE_WITHIN = 3.0
 
 
@@ -30,10 +31,13 @@ def obstacle() -> str | None:
             "pyfuse3 is not installed. Install gcc, pkg-config and libfuse3-dev with your package manager, "
             "then: pip install 'realmfs[mount]'"
         )
+    missing = f"{DEVICE} is missing. Run `modprobe fuse` as root; start a container with --device {DEVICE}"
     try:
+        if DEVICE.stat().st_rdev != _DEVICE_NUMBER:  # what a container puts there to hide it
+            return missing
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return f"{DEVICE} is missing. Run `modprobe fuse` as root; start a container with --device {DEVICE}"
+        return missing
     except OSError as error:
         return (
             f"{DEVICE} cannot be opened ({error.strerror}). A container needs --device {DEVICE}, "
@@ -102,7 +106,8 @@ async def _alive(here: Path) -> bool:
     """Tell whether a daemon serves it; a slow one is alive, and its mount not ours to take."""
     try:
         with trio.fail_after(_ALIVE_WITHIN):
-            await trio.to_thread.run_sync(os.stat, here, abandon_on_cancel=True)
+            # Not stat(2), which the kernel may answer by itself for hours after the daemon has died.
+            await trio.to_thread.run_sync(os.statvfs, here, abandon_on_cancel=True)
     except trio.TooSlowError:
         return True
     except OSError as error:

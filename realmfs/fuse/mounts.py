@@ -94,10 +94,3 @@ def abort(minor: int) -> bool:
         (_CONNECTIONS / str(minor) / "abort").write_text("1")
         return True
     return False
-
-
-def waiting(minor: int) -> int | None:
-    """Return how many requests the kernel has under way at that mount; None if it does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        return int((_CONNECTIONS / str(minor) / "waiting").read_text())
-    return None

@@ -13,7 +13,7 @@ last open file, however early the mount was taken out of the tree.
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +87,21 @@ class Session:
         if self.minor is None or not mounts.abort(self.minor):
             pyfuse3.terminate()
 
-    def open_requests(self) -> int | None:
-        """Return how many requests the kernel has under way."""
-        return None if self.minor is None else mounts.waiting(self.minor)
+    def answered(self) -> Mapping[str, int]:
+        """Return how many requests of each operation were answered."""
+        return self.requests.answered
+
+    def under_way(self) -> list[tuple[str, float]]:
+        """Return operation and age in seconds of each request that waits, the oldest first."""
+        now = trio.current_time()
+        return [(request.operation, now - request.since) for request in self.requests.running()]
+
+    def open_files(self) -> int:
+        """Return how many files and directories are open on the mount."""
+        done = self.requests.succeeded
+        return sum(done[name] for name in ("open", "create", "opendir")) - sum(
+            done[name] for name in ("release", "releasedir")
+        )
 
     def _mount(self, files: FileSystem) -> None:
         options = {"fsname=realmfs", "subtype=realmfs"}

@@ -28,7 +28,7 @@ class Paths:
             platformdirs.user_config_path(_APP),
             platformdirs.user_cache_path(_APP),
             platformdirs.user_state_path(_APP),
-            platformdirs.user_runtime_path(_APP),
+            _runtime_path(),
             Path.home() / "coda",
         )
 
@@ -42,6 +42,12 @@ class Paths:
             Path("/run/realmfs"),
             Path("/coda"),
         )
+
+
+def _runtime_path() -> Path:
+    """Return where the user's sockets go; without a login session below /tmp, in a directory of his own."""
+    given = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return Path(given) / _APP if os.path.isdir(given) else Path(f"/tmp/{_APP}-{os.getuid()}")
 
 
 def private_directory(path: Path, *, shared: bool = False) -> Path:

@@ -1,10 +1,12 @@
 """What a process that holds keys and serves a file system does to itself."""
 
+import contextlib
 import ctypes
 import logging
 import logging.handlers
 import os
 import resource
+import socket
 import sys
 from pathlib import Path
 
@@ -44,3 +46,13 @@ def log_to(file: Path | None, level: str) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.getLogger("pyfuse3").setLevel(logging.INFO)
+
+
+def tell_service_manager(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it started us and wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling, contextlib.suppress(OSError):
+        telling.connect("\0" + address[1:] if address.startswith("@") else address)
+        telling.send(state.encode())

@@ -4,6 +4,7 @@ A flag beats the file, the file beats the default. A key that is not in the tabl
 of the wrong kind: a setting with a spelling mistake must not be silently without effect.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ def _seconds(value: Any) -> float:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError("must be a path")
-    return Path(value).expanduser()
+    return Path(os.path.abspath(Path(value).expanduser()))
 
 
 def _flag(value: Any) -> bool:
@@ -101,7 +102,7 @@ KEYS = (
     Key("cache_dir", _path, "directory of the cache and of the changes that wait", "the platform's"),
     Key("cache_size", _cache_size, "room for file contents", "1G"),
     Key("state_dir", _path, "directory of logs and remembered answers", "the platform's"),
-    Key("realms_file", _path, "file of realms and their servers, in the format of Coda's `realms`", "none"),
+    Key("realms", _path, "file of realms and their servers, in the format of Coda's `realms`", "none"),
     Key("dns", _host_port(53), "name server to ask instead of the system's, HOST[:PORT]", "the system's"),
     Key("local_address", _host_port(0), "local address of our UDP socket, HOST[:PORT]", "0.0.0.0"),
     Key("allow_other", _flag, "let other users of this machine in, each with his own rights", "false"),
@@ -121,7 +122,7 @@ class Settings:
     cache_dir: Path
     cache_size: int
     state_dir: Path
-    realms_file: Path | None
+    realms: Path | None
     dns: tuple[str, int] | None
     local_address: tuple[str, int]
     allow_other: bool
@@ -173,7 +174,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         cache_dir=values.get("cache_dir", paths.cache),
         cache_size=values.get("cache_size", 1 << 30),
         state_dir=state,
-        realms_file=values.get("realms_file"),
+        realms=values.get("realms"),
         dns=values.get("dns"),
         local_address=values.get("local_address", ("0.0.0.0", 0)),
         allow_other=values.get("allow_other", False),

@@ -176,7 +176,8 @@ class Handlers:
         if client.gone:  # but the service did not notice
             self._farewell(client)
             return
-        client.link.enable()
+        client.link.enable(trio.current_time())
+        self._ground.settle()
 
     async def _serve(self, client: Client, request: ServedRequest) -> None:
         reply: Reply | None = None

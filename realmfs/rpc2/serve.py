@@ -1,8 +1,8 @@
 """Serving a bound client (rpc2.md §5, "Server").
 
     welcoming ──enable──▶ idle ──request──▶ running ──reply──▶ idle
-        requests: BUSY      a repeated one:    repeated: BUSY
-                            the saved reply    100 ms: BUSY unasked
+        requests: BUSY,     a repeated one:    repeated: BUSY
+        the first waits     the saved reply    100 ms: BUSY unasked
 
 `_next` is the number that the next new request must have. A request runs once: a copy of it is answered
 with BUSY while it runs and with the saved reply afterwards, as long as that is kept. One that is further
@@ -63,6 +63,7 @@ class ServerLink(FileLink):
         self.data: Any = None
         self.used = 0.0
         self._phase = _WELCOMING
+        self._early: tuple[Header, bytes] | None = None
         self._next = sequence
         self._init4 = b""
         self._negotiated = False
@@ -89,10 +90,16 @@ class ServerLink(FileLink):
         self._init4 = body
         self.transmit(self.packet(Op.INIT4, body, stamp=init3.timestamp))
 
-    def enable(self) -> None:
-        """Serve requests from now on."""
+    def enable(self, now: float) -> None:
+        """Serve requests from now on; one that came too early first.
+
+        It was answered with BUSY, so its sender would not ask again for a long time.
+        """
         if self._phase == _WELCOMING:
             self._phase = _IDLE
+            if self._early is not None:
+                (header, body), self._early = self._early, None
+                self._begin(header, body, now)
 
     def close(self) -> None:
         """Forget the client. Gone follows."""
@@ -120,6 +127,8 @@ class ServerLink(FileLink):
         if self._broken and ahead != _DUPLICATE:
             self._nak()
         elif self._phase == _WELCOMING:
+            if ahead == 0:
+                self._early = (header, body)
             self._say_busy(header.sequence, header.timestamp, now)
         elif ahead == 0 and self._phase == _IDLE:
             self._begin(header, body, now)

@@ -43,9 +43,11 @@ class SomeFacts:
     def settings(self) -> dict[str, str]:
         return {"cache_dir": "/c"}
 
-    async def stop(self, force: bool) -> messages.Stopping:
-        self.stopped.append(force)
+    def stopping(self) -> messages.Stopping:
         return messages.Stopping(0, False)
+
+    def end(self, force: bool) -> None:
+        self.stopped.append(force)
 
 
 @dataclass

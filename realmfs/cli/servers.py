@@ -1,0 +1,33 @@
+"""`realmfs servers`."""
+
+import click
+
+from realmfs.cli.daemon import json_option, with_daemon
+from realmfs.cli.show import age, print_json, print_table, size
+from realmfs.control.client import Client
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Ask each server now.")
+@json_option
+@with_daemon
+def command(client: Client, check: bool, as_json: bool) -> None:
+    """List the servers: who is up, how far away, how protected."""
+    servers = client.call("servers.list", check=check)
+    if as_json:
+        print_json(servers)
+        return
+    rows = [
+        (
+            server["realm"],
+            server["address"],
+            server["state"],
+            "-" if server["round_trip"] is None else f"{server['round_trip'] * 1000:.1f} ms",
+            "-" if server["bandwidth"] is None else f"{size(server['bandwidth'])}/s",
+            "-" if server["last_heard"] is None else f"{age(server['last_heard'])} ago",
+            server["protection"],
+        )
+        for server in servers
+    ]
+    head = ("REALM", "ADDRESS", "STATE", "ROUND TRIP", "BANDWIDTH", "HEARD", "PROTECTION")
+    print_table(head, rows, "No server is known. Try: realmfs ls REALM")

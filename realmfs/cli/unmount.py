@@ -1,0 +1,74 @@
+"""`realmfs unmount`."""
+
+import time
+from pathlib import Path
+
+import click
+
+from realmfs.cli.daemon import PLACE, socket_path
+from realmfs.cli.failure import Failure
+from realmfs.cli.show import size
+from realmfs.control.client import Client, NoDaemonError
+
+_ENDS_WITHIN = 15.0
+
+
+@click.command()
+@click.argument("directory", required=False, type=PLACE)
+@click.option("--force", is_flag=True, help="Cut off programs that still use the mount.")
+@click.option("--socket", type=click.Path(path_type=Path), envvar="REALMFS_SOCKET", help="Control socket.")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file.")
+def command(directory: Path | None, force: bool, socket: Path | None, config: Path | None) -> None:
+    """Stop the daemon and unmount; tells what is still pending, which is kept for the next start."""
+    path = socket_path(socket, config)
+    try:
+        with Client(path) as client:
+            status = client.call("daemon.status")
+            _check_directory(directory, status["mount_point"])
+            stopping = client.call("daemon.stop", force=force)
+    except NoDaemonError:
+        if directory is None or not _detach_dead(directory):
+            raise
+        click.echo(f"{directory} held the mount of a daemon that had died: detached")
+        return
+    if stopping["pending"]:
+        waiting = f"{stopping['pending']} changes ({size(status['pending_bytes'])})"
+        click.echo(f"{waiting} wait to be sent; they are kept and go on at the next start")
+    if stopping["busy"] and not force:
+        click.echo("Files are still open: the daemon ends after their last close (--force cuts them off)")
+        return
+    if not _gone(path):
+        raise Failure("the daemon has not ended yet. Files may still be open: realmfs unmount --force")
+    click.echo("unmounted")
+
+
+def _check_directory(directory: Path | None, mounted: str | None) -> None:
+    """The daemon to stop must be the one that serves the directory named."""
+    if directory is not None and str(directory.absolute()) != mounted:
+        where = f"on {mounted}" if mounted else "nowhere"
+        raise Failure(f"this daemon is mounted {where}, not on {directory}. Name its --socket")
+
+
+def _detach_dead(directory: Path) -> bool:
+    """Detach a mount that lost its daemon. Tells whether there was one."""
+    import trio
+
+    from realmfs.fuse import mounts
+
+    mount = mounts.find(directory)
+    if mount is None or mount.file_system != mounts.FILE_SYSTEM:
+        return False
+    reason = trio.run(mounts.detach, directory)
+    if reason is not None:
+        raise Failure(f"{directory} holds a dead mount that cannot be detached: {reason}")
+    return True
+
+
+def _gone(path: Path) -> bool:
+    """Wait until the control socket has vanished."""
+    limit = time.monotonic() + _ENDS_WITHIN
+    while path.exists():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,230 @@
+"""What the daemon tells about itself, gathered from the rings below: `Facts` for the control socket."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from realmfs import __version__
+from realmfs.cache.cache import Cache
+from realmfs.cache.log import LogEntry, State
+from realmfs.cache.volumes import VolumeRow
+from realmfs.control import messages
+from realmfs.realms.realms import Realms
+from realmfs.realms.server import Server
+from realmfs.realms.server import State as ServerState
+from realmfs.rpc2.errors import BadPacket
+from realmfs.vice.errors import Code
+from realmfs.vice.log import unpack_log
+from realmfs.vice.types import VolumeType
+
+_SLOW = 1.0
+
+
+class Kernel(Protocol):
+    """What the kernel's side can tell: where it is mounted, and its requests."""
+
+    @property
+    def directory(self) -> Path: ...
+    def answered(self) -> Mapping[str, int]:
+        """Return how many requests of each operation were answered."""
+        ...
+
+    def under_way(self) -> Sequence[tuple[str, float]]:
+        """Return operation and age in seconds of each request that waits."""
+        ...
+
+    def open_files(self) -> int:
+        """Return how many files and directories are open on the mount."""
+        ...
+
+
+class DaemonFacts:
+    """The facts of a running daemon; `kernel` is None without a mount."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        realms: Realms,
+        settings: Mapping[str, str],
+        end: Callable[[bool], None],
+    ) -> None:
+        """`end(force)` begins the end of the daemon."""
+        self.kernel: Kernel | None = None
+        self._cache = cache
+        self._realms = realms
+        self._settings = settings
+        self._end = end
+        self._started = trio.current_time()
+
+    def status(self) -> messages.Status:
+        """Return the daemon at a glance."""
+        servers = [server.state for server in self._realms.servers()]
+        pending, pending_bytes = self.pending()
+        kernel = self.kernel
+        slow = [] if kernel is None else [each for each in kernel.under_way() if each[1] >= _SLOW]
+        return messages.Status(
+            version=__version__,
+            pid=os.getpid(),
+            uptime=trio.current_time() - self._started,
+            mount_point=None if kernel is None else str(kernel.directory),
+            cache_dir=str(self._cache.directory),
+            cache_size=self._cache.limits.bytes,
+            cache_used=self._cache.containers.used,
+            objects=self._cache.objects.count,
+            objects_limit=self._cache.limits.objects,
+            realms=len(self._realms.known()),
+            servers_up=servers.count(ServerState.UP),
+            servers_down=servers.count(ServerState.DOWN),
+            pending=pending,
+            pending_bytes=pending_bytes,
+            requests={} if kernel is None else dict(kernel.answered()),
+            waiting=[f"{operation} for {age:.0f} s" for operation, age in slow],
+        )
+
+    def pending(self) -> tuple[int, int]:
+        """Return how many changes wait, and their bytes."""
+        log = self._cache.log
+        return log.count, sum(log.summary(volume).bytes for volume in log.volumes())
+
+    def realms(self) -> list[messages.RealmInfo]:
+        """Return the realms that were ever reached."""
+        return [self._realm(name) for name in self._realms.known()]
+
+    def _realm(self, name: str) -> messages.RealmInfo:
+        realm = self._realms.realm_named(name)
+        servers = [] if realm is None else realm.servers
+        up = any(server.state is ServerState.UP for server in servers)
+        return messages.RealmInfo(name, [_address(server.address) for server in servers], up)
+
+    async def servers(self, check: bool) -> list[messages.ServerInfo]:
+        """Return the servers, after asking each if `check`."""
+        if check:
+            await self._realms.check()
+        return [_server(server) for server in self._realms.servers()]
+
+    def volumes(self) -> list[messages.VolumeInfo]:
+        """Return the volumes known here."""
+        return [self._volume(row) for row in self._cache.volumes.all()]
+
+    def _volume(self, row: VolumeRow) -> messages.VolumeInfo:
+        realm = self._realm_name(row)
+        known = self._realms.realm_named(realm)
+        up = set()
+        if known is not None:
+            up = {_address(server.address) for server in known.servers if server.state is ServerState.UP}
+        servers = [replica.server for replica in row.replicas]
+        return messages.VolumeInfo(
+            realm=realm,
+            name=row.name,
+            id=f"{row.id:x}",
+            type=_type(row.type),
+            servers=servers,
+            reachable=any(server in up for server in servers),
+            pending=self._cache.log.summary(row.key).records,
+        )
+
+    def _realm_name(self, row: VolumeRow) -> str:
+        return self._cache.realms.get(row.realm).name
+
+    def changes(self, volume: str | None, limit: int) -> list[messages.Change]:
+        """Return what waits to be sent, volume by volume, in order."""
+        found: list[messages.Change] = []
+        for key in self._cache.log.volumes():
+            row = self._cache.volumes.get(key)
+            if row is None:
+                continue
+            realm = self._realm_name(row)
+            if volume is None or volume == f"{row.name}@{realm}":
+                entries = self._cache.log.entries(key, limit=limit)
+                found += (self._change(row.name, realm, entry) for entry in entries)
+        return found
+
+    def _change(self, volume: str, realm: str, entry: LogEntry) -> messages.Change:
+        what, name = _describe(entry.record)
+        return messages.Change(
+            volume=volume,
+            realm=realm,
+            sequence=entry.sequence,
+            made=float(entry.time),
+            uid=entry.uid,
+            what=what,
+            path=name or self._name_of(entry),
+            size=entry.length,
+            state=_state(entry),
+        )
+
+    def _name_of(self, entry: LogEntry) -> str:
+        """A store and the like name no file: the object's last known name will do."""
+        for number, _ in entry.about:
+            row = self._cache.objects.load(number)
+            if row is not None and row.name:
+                return os.fsdecode(row.name)
+        return "?"
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings in effect."""
+        return dict(self._settings)
+
+    def stopping(self) -> messages.Stopping:
+        """Return what will be left when the daemon ends."""
+        busy = self.kernel is not None and self.kernel.open_files() > 0
+        return messages.Stopping(self.pending()[0], busy)
+
+    def end(self, force: bool) -> None:
+        """Begin the end."""
+        self._end(force)
+
+
+def _describe(record: bytes) -> tuple[str, str]:
+    """Return the kind of a record, and the name in it if it has one."""
+    try:
+        (change,) = unpack_log(record)
+    except (BadPacket, ValueError) as error:
+        return f"unreadable ({error})", ""
+    names = [os.fsdecode(name) for name in _names(change)]
+    return type(change).__name__.lower(), " -> ".join(names)
+
+
+def _names(change: object) -> Iterator[bytes]:
+    for field in ("name", "new_name"):
+        name = getattr(change, field, None)
+        if isinstance(name, str):
+            yield os.fsencode(name)
+        elif isinstance(name, bytes):
+            yield name
+
+
+def _state(entry: LogEntry) -> str:
+    """Say in a word or two why a record is still here."""
+    if entry.state & State.BLOCKED:
+        return f"refused: {Code(entry.reason).name}" if entry.reason in set(Code) else "refused"
+    if entry.frozen:
+        return "being sent"
+    return "waits" if entry.safe or entry.container is None else "waits, not yet safe against power loss"
+
+
+def _type(number: int) -> str:
+    try:
+        return VolumeType(number).name.lower().replace("_", "-")
+    except ValueError:
+        return str(number)
+
+
+def _address(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+def _server(server: Server) -> messages.ServerInfo:
+    heard = server.last_heard
+    return messages.ServerInfo(
+        realm=server.realm,
+        address=_address(server.address),
+        state=server.state.value,
+        round_trip=server.round_trip,
+        bandwidth=server.bandwidth,
+        last_heard=None if heard is None else max(0.0, trio.current_time() - heard),
+        protection=server.protection,
+    )

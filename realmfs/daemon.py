@@ -1,0 +1,204 @@
+"""The daemon: builds every ring on the one below, and takes them down in the other order.
+
+    below   cache, endpoint                 end last: whoever leaves still writes and sends
+    above   realms, venus, control socket   end when the kernel has let go
+    mount   the kernel's session            ends first: by unmounting, a signal, or the control socket
+
+A signal or `stop` only begins the end: the mount is taken out of the tree, and the daemon serves on until
+the last open file is closed (for a signal: a few seconds). Then it takes leave of the servers, so that no
+writer waits for our callbacks, and closes the cache. What is not sent by then is in the modify log.
+"""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import trio
+
+from realmfs.cache.cache import Cache
+from realmfs.cache.errors import CacheError
+from realmfs.cache.limits import Limits
+from realmfs.control.facts import DaemonFacts
+from realmfs.control.server import ControlServer, SocketError
+from realmfs.fuse.mountpoint import MountError, obstacle
+from realmfs.host.paths import private_directory
+from realmfs.host.settings import Settings
+from realmfs.realms.realms import Realms
+from realmfs.realms.settings import RealmSettings
+from realmfs.rpc2.endpoint import Endpoint, udp_transport
+from realmfs.venus.settings import VenusSettings
+from realmfs.venus.venus import Venus
+
+if TYPE_CHECKING:
+    from realmfs.fuse.session import Session
+
+log = logging.getLogger(__name__)
+
+_LEAVE_WITHIN = 1.0
+_SIGNAL_GRACE = 5.0
+_CLOSE_WITHIN = 30.0
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text says what happened, why, and what to do."""
+
+
+class Daemon:
+    """One daemon from start to end; `kernel` False: without a mount."""
+
+    def __init__(self, settings: Settings, *, kernel: bool) -> None:
+        """Nothing happens yet."""
+        self._settings = settings
+        self._kernel = kernel
+        self._ending = trio.Event()
+        self._hurry = trio.Event()
+        self._grace = _SIGNAL_GRACE
+
+    async def run(self, ready: Callable[[str], None]) -> None:
+        """Serve until the end. `ready` is told where. Raises StartError if it does not come to that."""
+        reason = obstacle() if self._kernel else None
+        if reason is not None:
+            raise StartError(
+                f"cannot mount: {reason}. Or do without a mount (realmfs mount --no-kernel): "
+                "ls, cat, get and put work all the same"
+            )
+        try:
+            cache = self._open_cache()
+        except (CacheError, OSError) as error:
+            raise StartError(
+                f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            ) from error
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_signals)
+                await self._serve_with(cache, ready)
+                nursery.cancel_scope.cancel()
+        except* (MountError, SocketError) as errors:
+            raise StartError(str(_first(errors))) from None
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_WITHIN):
+                await cache.aclose()
+
+    def _open_cache(self) -> Cache:
+        settings = self._settings
+        for directory in (settings.cache_dir, settings.state_dir):
+            private_directory(directory)
+        private_directory(settings.socket.parent, shared=settings.allow_other)
+        cache = Cache(settings.cache_dir, Limits.for_size(settings.cache_size))
+        if cache.damage is not None:
+            log.error("%s", cache.damage)
+        return cache
+
+    async def _serve_with(self, cache: Cache, ready: Callable[[str], None]) -> None:
+        settings = self._settings
+        try:
+            transport = await udp_transport(settings.local_address)
+        except OSError as error:
+            raise StartError(f"no UDP socket at {settings.local_address}: {error.strerror}") from None
+        endpoint = Endpoint(transport)
+        venus = Venus(cache, VenusSettings(patience=settings.patience))
+        realms = Realms(endpoint, self._realm_settings(cache), venus, settings.state_dir)
+        venus.attach(realms)
+        async with trio.open_nursery() as below:
+            await below.start(endpoint.run)
+            async with trio.open_nursery() as above:
+                await above.start(realms.run)
+                await above.start(venus.run)
+                facts = DaemonFacts(cache, realms, _texts(settings), self._end)
+                control = ControlServer(
+                    settings.socket, venus, facts, venus.events, shared=settings.allow_other
+                )
+                await above.start(control.run)
+                await self._until_the_end(venus, facts, ready)
+                venus.commit_open_files()
+                above.cancel_scope.cancel()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LEAVE_WITHIN):
+                await realms.leave(_LEAVE_WITHIN)
+            below.cancel_scope.cancel()
+        transport.close()
+
+    def _realm_settings(self, cache: Cache) -> RealmSettings:
+        settings = self._settings
+        return RealmSettings(
+            realms_file=settings.realms,
+            name_server=settings.dns,
+            uuid=cache.uuid,
+            user_name=os.environ.get("USER", "realmfs")[:32],
+            host_name=socket.gethostname(),
+            patience=settings.patience,
+        )
+
+    async def _until_the_end(self, venus: Venus, facts: DaemonFacts, ready: Callable[[str], None]) -> None:
+        if not self._kernel:
+            ready("serving without a mount")
+            await self._ending.wait()
+            return
+        # Only here, so that everything but the mount works without pyfuse3.
+        from realmfs.fuse.session import MountSettings, Session
+
+        settings = self._settings
+        session = Session(
+            MountSettings(
+                settings.mount_point,
+                allow_other=settings.allow_other,
+                create_directory=settings.default_mount_point,
+                deadline=2 * settings.patience,
+            )
+        )
+        venus.attach_kernel(session.notifier)
+        facts.kernel = session
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as mounted:
+                await mounted.start(session.run, venus)
+                nursery.start_soon(self._unmount_at_the_end, session)
+                ready(f"mounted on {session.directory}")
+            nursery.cancel_scope.cancel()
+
+    async def _unmount_at_the_end(self, session: "Session") -> None:
+        """Detach; whoever still has a file open keeps the daemon, unless there is a hurry."""
+        await self._ending.wait()
+        reason = await session.detach()
+        if reason is not None:
+            log.error("cannot unmount %s (%s): cutting the connection", session.directory, reason)
+            session.abort()
+        await self._hurry.wait()
+        with trio.move_on_after(self._grace):
+            await trio.sleep_forever()
+        log.warning("files are still open on %s: cutting them off", session.directory)
+        session.abort()
+
+    def _end(self, force: bool) -> None:
+        """Begin the end on behalf of a command."""
+        if force:
+            self._grace = 0.0
+            self._hurry.set()
+        self._ending.set()
+
+    async def _watch_signals(self) -> None:
+        """A signal leaves open files a few seconds, the second one none."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                log.info("ending: %s", signal.Signals(number).name)
+                self._hurry.set()
+                self._ending.set()
+
+
+def _texts(settings: Settings) -> dict[str, str]:
+    return {field.name: str(getattr(settings, field.name)) for field in fields(settings)}
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in nested groups."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def run(settings: Settings, ready: Callable[[str], None], *, kernel: bool) -> None:
+    """Run a daemon in this process until its end. Raises StartError."""
+    trio.run(lambda: Daemon(settings, kernel=kernel).run(ready))

@@ -1,0 +1,176 @@
+"""The daemon's life as a user sees it: mounting, what stands in the way, and the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from realmfs.fuse import mounts
+from tests.t8_cli_tui.conftest import REPOSITORY, Home
+
+NOWHERE = ("--dns", "127.0.0.1:9")
+
+kernel = pytest.mark.kernel
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may hide a device in a mount namespace")
+WITHOUT_DEVICE = ("unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/fuse && exec "$0" "$@"')
+
+
+def wait_until_gone(home: Home, within: float = 10.0) -> None:
+    limit = time.monotonic() + within
+    while home.socket.exists():
+        assert time.monotonic() < limit, "the daemon has not ended"
+        time.sleep(0.02)
+
+
+@kernel
+def test_mount_status_unmount(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    said = home.run("mount", str(top), *NOWHERE)
+    assert f"mounted on {top}" in said
+    status = json.loads(home.run("status", "--json"))
+    assert status["mount_point"] == str(top)
+    assert status["pending"] == 0
+    assert os.listdir(top) == [], "no realm was ever reached, and nobody was asked"
+    assert "unmounted" in home.run("unmount", str(top))
+    assert mounts.find(top) is None
+    assert home.run("status", status=3)
+
+
+@kernel
+def test_what_stands_in_the_way_of_a_mount(home: Home) -> None:
+    top = home.top / "coda"
+    assert "mkdir -p" in home.run("mount", str(top), status=1)
+    top.write_text("")
+    assert "not a directory" in home.run("mount", str(top), status=1)
+    top.unlink()
+    (top / "something").mkdir(parents=True)
+    assert "not empty" in home.run("mount", str(top), status=1)
+    (top / "something").rmdir()
+    home.run("mount", str(top), *NOWHERE)
+    assert "already mounted" in home.run(
+        "mount", str(top), "--cache-dir", str(home.top / "c2"), "--socket", str(home.top / "s2"), status=1
+    )
+    (home.top / "other").mkdir()
+    assert "in use" in home.run("mount", str(home.top / "other"), "--socket", str(home.top / "s2"), status=1)
+    assert "already listens" in home.run(
+        "mount", str(home.top / "other"), "--cache-dir", str(home.top / "c2"), status=1
+    )
+
+
+@kernel
+def test_a_dead_mount_is_detached(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    os.kill(home.daemon_pid(), signal.SIGKILL)
+    limit = time.monotonic() + 5
+    while time.monotonic() < limit:
+        try:
+            os.listdir(top)
+        except OSError:
+            break
+    with pytest.raises(OSError, match=r"not connected|abort"):
+        os.listdir(top)
+    assert "mounted on" in home.run("mount", str(top), *NOWHERE)
+    assert os.listdir(top) == []
+    os.kill(home.daemon_pid(), signal.SIGKILL)
+    assert "detached" in home.run("unmount", str(top))
+    assert mounts.find(top) is None
+
+
+@kernel
+def test_open_files_keep_the_daemon_until_they_are_closed(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    assert "still open" in home.run("unmount", str(top))
+    assert os.listdir(descriptor) == []
+    assert home.run("status", "--json")
+    os.close(descriptor)
+    wait_until_gone(home)
+
+
+@kernel
+def test_force_cuts_off(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert "unmounted" in home.run("unmount", "--force")
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@kernel
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(home: Home, number: int) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    os.kill(home.daemon_pid(), number)
+    wait_until_gone(home)
+    limit = time.monotonic() + 5
+    while mounts.find(top) is not None:
+        assert time.monotonic() < limit
+    log = (home.top / "state" / "realmfs" / "realmfs.log").read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def test_secrets_stay_in(home: Home) -> None:
+    home.run("mount", "--no-kernel", *NOWHERE)
+    pid = home.daemon_pid()
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert any(line.split()[4:6] == ["0", "0"] for line in limits.splitlines() if "core file" in line)
+    assert home.socket.stat().st_mode & 0o777 == 0o600
+    assert home.socket.parent.stat().st_mode & 0o777 == 0o700
+    for path in [*(home.top / "cache").rglob("*"), *(home.top / "state").rglob("*")]:
+        private = path.stat().st_mode & 0o077 == 0 or any(
+            parent.stat().st_mode & 0o077 == 0 for parent in path.parents if home.top in parent.parents
+        )
+        assert private, path
+
+
+def test_without_a_mount_files_still_work(home: Home) -> None:
+    assert "without a mount" in home.run("mount", "--no-kernel", *NOWHERE)
+    assert home.run("ls") == ""
+    assert "without a mount" in home.run("status")
+    assert home.run("ls", "no-such-name", status=1)
+    assert home.run("realms", "--json").strip() == "[]"
+    assert home.run("changes", "--json").strip() == "[]"
+    assert home.run("volumes", "--json").strip() == "[]"
+    assert "unmounted" in home.run("unmount")
+
+
+@kernel
+@needs_root
+def test_without_the_device_it_says_what_to_do(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    said = home.run("mount", str(top), *NOWHERE, status=1, prefix=WITHOUT_DEVICE)
+    assert "/dev/fuse" in said
+    assert "--no-kernel" in said
+
+
+def test_the_foreground_logs_to_stderr_and_ends_by_a_signal(home: Home) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "realmfs", "mount", "--no-kernel", "--foreground", *NOWHERE],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=home.environment,
+        cwd=REPOSITORY,
+    ) as daemon:
+        assert daemon.stderr is not None
+        assert any("without a mount" in line for line in iter(daemon.stderr.readline, ""))
+        daemon.send_signal(signal.SIGINT)
+        assert daemon.wait(10) == 0

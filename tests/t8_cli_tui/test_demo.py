@@ -1,0 +1,77 @@
+"""The demonstration, as `make demo` runs it: without a terminal, to status 0, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from realmfs.fuse import mounts
+from tests.t8_cli_tui.conftest import REPOSITORY, Home
+from tests.t8_cli_tui.test_daemon import WITHOUT_DEVICE, needs_root
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def left_behind() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("realmfs-demo-")}
+
+
+def demo(home: Home, *argv: str, prefix: tuple[str, ...] = ()) -> str:
+    before = left_behind()
+    result = subprocess.run(
+        [*prefix, sys.executable, "-m", "realmfs", "demo", *argv],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=home.environment,
+        timeout=140,
+    )
+    assert result.returncode == 0, result.stdout
+    assert left_behind() == before
+    assert not [mount for mount in mounts.table() if "realmfs-demo-" in str(mount.directory)]
+    return result.stdout
+
+
+@pytest.mark.kernel
+def test_with_a_mount(home: Home) -> None:
+    said = demo(home, "--no-tui")
+    assert "Another client" in said
+    assert "seen by the first client" in said
+
+
+@needs_root
+def test_without_the_device(home: Home) -> None:
+    prefix = WITHOUT_DEVICE if Path("/dev/fuse").exists() else ()
+    said = demo(home, "--no-tui", prefix=prefix)
+    assert "control socket instead" in said
+    assert "seen by the first client" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_broken_off_it_cleans_up(home: Home, number: int) -> None:
+    before = left_behind()
+    with subprocess.Popen(
+        [sys.executable, "-m", "realmfs", "demo"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=home.environment,
+        cwd=REPOSITORY,
+    ) as process:
+        assert process.stdout is not None
+        assert any("A client" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(number)
+        start = time.monotonic()
+        assert process.wait(40) == 1
+        assert "broken off" in process.stdout.read()
+    assert time.monotonic() - start < 40
+    assert left_behind() == before
+    assert not [mount for mount in mounts.table() if "realmfs-demo-" in str(mount.directory)]

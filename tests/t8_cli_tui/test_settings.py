@@ -1,0 +1,108 @@
+"""The table of settings: file, flags, defaults, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realmfs.cli.mount import command
+from realmfs.host.paths import Paths, private_directory
+from realmfs.host.settings import KEYS, ConfigError, settle, size
+
+PATHS = Paths(Path("/c"), Path("/k"), Path("/s"), Path("/r"), Path("/m"))
+
+
+def in_file(directory: Path, text: str) -> Path:
+    file = directory / "config.toml"
+    file.write_text(text)
+    return file
+
+
+def test_flag_beats_file_beats_default(tmp_path: Path) -> None:
+    file = in_file(tmp_path, 'cache_size = "2G"\npatience = 3\nallow_other = true\n')
+    settings = settle(PATHS, file, {"patience": "4.5", "allow_other": None})
+    assert settings.cache_size == 2 << 30
+    assert settings.patience == 4.5
+    assert settings.allow_other is True
+    assert settings.cache_dir == Path("/k")
+    assert settings.log_file == Path("/s/realmfs.log")
+    assert settings.socket == Path("/r/control.sock")
+    assert settings.default_mount_point
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("cache_sise = 1", "no setting 'cache_sise'"),
+        ("cache_size = 1", "at least 2M"),
+        ('cache_size = "much"', "must be a size"),
+        ("cache_size = true", "must be a size"),
+        ("patience = 0", "from 1 to 3600"),
+        ("patience = true", "from 1 to 3600"),
+        ("patience = nan", "from 1 to 3600"),
+        ('allow_other = "yes"', "true or false"),
+        ('log_level = "loud"', "debug, info"),
+        ('dns = "host:port"', "HOST or HOST:PORT"),
+        ('dns = "h:99999"', "HOST or HOST:PORT"),
+        ("mount_point = 3", "must be a path"),
+        ("[section]\nx = 1", "no setting 'section'"),
+        ("nonsense", "not a TOML file"),
+    ],
+)
+def test_a_wrong_setting_names_file_key_and_cure(tmp_path: Path, text: str, complaint: str) -> None:
+    file = in_file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        settle(PATHS, file, {})
+    assert complaint in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        settle(PATHS, tmp_path / "absent", {})
+
+
+@given(
+    st.sampled_from([key.name for key in KEYS]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()),
+)
+def test_any_value_is_taken_or_refused(name: str, value: Any) -> None:
+    try:
+        settle(PATHS, None, {name: value})
+    except ConfigError as error:
+        complaint = str(error)
+    else:
+        return
+    assert complaint.startswith("--")
+
+
+@given(st.integers(0, 10**15), st.sampled_from(["", "K", "M", "G", "T", "k", "MB", "GiB"]))
+def test_sizes(number: int, unit: str) -> None:
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[unit[:1].upper()]
+    assert size(f"{number}{unit}") == pytest.approx(number * factor, rel=1e-9)
+
+
+def test_every_setting_is_a_flag_of_mount() -> None:
+    flags = {option for parameter in command.params for option in parameter.opts}
+    for key in KEYS:
+        assert key.name == "mount_point" or key.flag in flags
+
+
+def test_a_directory_for_secrets_is_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    made = private_directory(tmp_path / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "c").mkdir(mode=0o755)
+    assert private_directory(tmp_path / "c").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(NotADirectoryError):
+        private_directory(tmp_path / "link")
+
+
+def test_the_reference_page_lists_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for key in KEYS:
+        assert any(f"`{key.name}`" in row and key.meaning in row and key.default in row for row in rows), key
