@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from realmfs.cli.serve import rights_of
+from realmfs.server.check import check_store
 from realmfs.server.database import StoreError
 from realmfs.server.imports import import_tree
 from realmfs.server.mounts import make_mount, mount_points
@@ -70,6 +71,20 @@ def _read_key() -> bytes:
     if len(password.encode()) > 8:
         click.echo("Only the first 8 bytes of the password count; the protocol has no more.", err=True)
     return password_key(password)
+
+
+@command.command("check")
+@_data
+@click.option("--contents", is_flag=True, help="Read every file and compare it with what was stored.")
+def check(data: Path, contents: bool) -> None:
+    """Say whether the store is consistent; exit status 1 if not."""
+    with _open(data) as store:
+        troubles = check_store(store, contents=contents)
+    for trouble in troubles:
+        click.echo(trouble)
+    if troubles:
+        raise click.exceptions.Exit(1)
+    click.echo("the store is consistent")
 
 
 # users

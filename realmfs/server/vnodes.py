@@ -80,6 +80,13 @@ class Vnodes:
         )
         return _vnode(row) if row else None
 
+    def all(self, volume: int) -> list[Vnode]:
+        """Return all objects of a volume."""
+        return [
+            _vnode(row)
+            for row in self._database.rows(f"SELECT {_COLUMNS} FROM vnode WHERE volume = ?", volume)
+        ]
+
     def write(self, vnodes: Iterable[Vnode]) -> None:
         """Insert or replace rows."""
         self._database.executemany(

@@ -29,7 +29,7 @@ from realmfs.vice.types import (
 from realmfs.vice.volumes import COUNTERS
 from realmfs.vice.wire import NoResults
 
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,11}")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,12}")
 _WORD: Final = struct.Struct(">I")
 _MAX_BLOCKS: Final = 0x7FFFFFFF
 _NO_STAMP, _CURRENT, _STALE = 0, 1, 255

@@ -23,6 +23,7 @@ from realmfs.rpc2.service import (
     ServerConnection,
 )
 from realmfs.rpc2.transfer import BytesSink, BytesSource
+from realmfs.server.access import Acl
 from realmfs.server.fileserver import FileServer
 from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
@@ -65,6 +66,7 @@ class Realm:
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
         self._ports = itertools.count(1)
+        self._starts = itertools.count(1)
 
     @property
     def volume(self) -> int:
@@ -81,7 +83,7 @@ class Realm:
     async def start(self, nursery: trio.Nursery) -> FileServer:
         """Start a server on the store."""
         self._scope, self._stopped = trio.CancelScope(), trio.Event()
-        endpoint = Endpoint(self.net.transport(SERVER), rng=random.Random(1))
+        endpoint = Endpoint(self.net.transport(SERVER), rng=random.Random(next(self._starts)))
         self.server = FileServer(self.store, endpoint, clock=lambda: self.now)
 
         async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -104,6 +106,10 @@ class Realm:
         self.store = ServerStore.open(self.directory)
         await self.start(nursery)
 
+    def containers(self) -> set[Path]:
+        """Return the container files that there are."""
+        return {path for path in (self.directory / "containers").rglob("*") if path.is_file()}
+
     def add_user(self, name: str, *, administrator: bool = False) -> int:
         """Make a user."""
         user = self.store.protection.add_user(name, name.encode()[:8].ljust(8, b"\0"))
@@ -111,6 +117,18 @@ class Realm:
             group = self.store.protection.administrators
             self.store.protection.add_member(group, user)
         return user
+
+    def set_root_acl(
+        self, anyuser: int, *entries: tuple[int, int], negative: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        """Replace the access list of the realm's root behind the server's back."""
+        root = self.store.vnodes.find(self.root.in_volume(self.store.volumes.all()[0].id))
+        assert root is not None
+        everybody = self.store.protection.id_of("System:AnyUser")
+        assert everybody is not None
+        root.acl = Acl(((everybody, anyuser), *entries), negative)
+        with self.store.transaction():
+            self.store.vnodes.write([root])
 
     def token(self, user: int, lifetime: int = 90000) -> Token:
         """Make a token without asking auth2."""
@@ -141,7 +159,8 @@ class Client:
         self.probes = 0
         self.data: dict[Fid, bytes] = {}
         """What CallBackFetch gets."""
-        self.on_fetch = trio.Event()
+        self.on_call = trio.Event()
+        """Set when the server calls back."""
         self.may_answer = trio.Event()
         self.may_answer.set()
         self.host = random.Random(str(endpoint.address)).getrandbits(32)
@@ -290,6 +309,10 @@ class Client:
         """Return a record."""
         return log.Store(mtime=NOW, store_id=self.store_id(), fid=fid, length=length)
 
+    def chmod(self, fid: Fid, mode: int) -> log.Chmod:
+        """Return a record."""
+        return log.Chmod(mtime=NOW, store_id=self.store_id(), fid=fid, mode=mode)
+
     def remove(self, name: bytes, fid: Fid, parent: Fid | None = None) -> log.Remove:
         """Return a record."""
         parent = parent or self.realm.root
@@ -326,6 +349,7 @@ class Client:
 
     async def call(self, connection: ServerConnection, request: Request) -> Reply:
         """Take a break, or hand over contents."""
+        self.on_call.set()
         await self.may_answer.wait()
         if request.opcode == CallBack.OPCODE:
             fid = CallBack.unpack(request.body).fid
@@ -334,12 +358,20 @@ class Client:
             else:
                 self.probes += 1
             return Reply(0)
-        self.on_fetch.set()
         data = self.data.get(CallBackFetch.unpack(request.body).fid)
         if data is None:
             return Reply(2)
         await request.send(BytesSource(data))
         return Reply(0)
+
+
+def dump(store: ServerStore) -> dict[str, list[Any]]:
+    """Return all that a store holds, but for what was set aside and counted."""
+    tables = {}
+    for table in ("vnode", "page", "reintegrated", "principal", "member", "password"):
+        tables[table] = sorted(store.database.rows(f"SELECT * FROM {table}"), key=repr)
+    tables["volume"] = store.database.rows("SELECT id, versions, blocks, max_quota FROM volume")
+    return tables
 
 
 @asynccontextmanager
