@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from realmfs.control.client import Client, NoDaemonError
@@ -24,15 +25,27 @@ REALM = "demo.realmfs"
 _STARTS_WITHIN = 60.0
 _ENDS_WITHIN = 8.0
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 class StageError(Exception):
     """A program of the demonstration did not do its part."""
 
 
-def _die_with_parent() -> None:
-    """Run in the child before the program: have the kernel end it when we end."""
+def _prepare_child() -> None:
+    """Run in the child before the program: have the kernel end it when we end, and let it hear signals."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold signals back, so that a process that was started is also known to whom it concerns."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 class Program:
@@ -48,7 +61,7 @@ class Program:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us, who end it in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # we have no threads
+                preexec_fn=_prepare_child,  # noqa: PLW1509  # we have no threads
             )
 
     def wait_for(self, words: str, what: str) -> None:
@@ -132,15 +145,17 @@ class Stage:
         self.realms.write_text(f"{REALM} {address}\n")
         argv = ["serve", "--realm", REALM, "--data", str(self.room / "server")]
         argv += ["--address", address, "--import", str(tree), "--anyuser", "rlidwk"]
-        server = Program(self.room / "server.log", *argv)
-        self._programs.append(server)
+        with _undisturbed():
+            server = Program(self.room / "server.log", *argv)
+            self._programs.append(server)
         server.wait_for("serving", "the server")
         return address
 
     def enter(self, name: str, *, kernel: bool) -> Player:
         """Start a client."""
-        player = Player(self.room / name, self.realms, kernel=kernel)
-        self._players.append(player)
+        with _undisturbed():
+            player = Player(self.room / name, self.realms, kernel=kernel)
+            self._players.append(player)
         player.wait()
         return player
 

@@ -1,6 +1,6 @@
 """pyfuse3's operations, each a thin translation of one call to the cache manager.
 
-Three things are decided here and nowhere else:
+Four things are decided here and nowhere else:
 
 * **Directory entries of unknown status.** pyfuse3 speaks readdirplus only, which carries attributes with
   each name. An entry whose mode has no type bits is taken by the kernel as DT_UNKNOWN: it makes no inode
@@ -8,6 +8,8 @@ Three things are decided here and nowhere else:
   and the forget balances it.
 * **`.` and `..`** are entries 1 and 2 of a listing; the positions of the cache manager come after them. The
   kernel makes no inode for them and counts no lookup.
+* **Groups.** Coda has none. Every object is of the daemon's own group, so that copying programs find what
+  they set and do not try again each time.
 * **Attributes outside `user.`** do not exist. The kernel asks for `security.capability` before every write;
   that question does not reach the cache manager.
 """
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 _DOTS = (b".", b"..")
 _BLOCK = 4096
 _NAME_LIMIT = 255
+_GROUP = os.getegid()
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:
@@ -39,7 +42,7 @@ def _entry(attr: Attr) -> pyfuse3.EntryAttributes:
     entry.st_ino = pyfuse3.InodeT(attr.ino)
     entry.st_mode = pyfuse3.ModeT(attr.mode)
     entry.st_nlink = attr.links
-    entry.st_uid, entry.st_gid = attr.uid, attr.gid
+    entry.st_uid, entry.st_gid = attr.uid, _GROUP
     entry.st_size, entry.st_blocks, entry.st_blksize = attr.size, attr.blocks, _BLOCK
     entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = attr.mtime_ns
     entry.entry_timeout, entry.attr_timeout = attr.entry_timeout, attr.attr_timeout
