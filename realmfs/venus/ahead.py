@@ -24,22 +24,25 @@ class _Order:
         self.steps = 0
         self.ahead = 0
 
-    def used(self, name: bytes, limit: int) -> Sequence[bytes]:
-        place = self.places.get(name)
-        if place is None or place == self.last:
-            return ()
-        on_the_way = 0 < place - self.last <= GAP
-        self.steps = self.steps + 1 if on_the_way else 0
-        self.last = place
-        if self.steps < STEPS_BEFORE:
+    def step(self, name: bytes) -> None:
+        """Note where the program is."""
+        place = self.places.get(name, self.last)
+        if place == self.last:
+            return
+        if 0 < place - self.last <= GAP:
+            self.steps += 1
+        else:
+            self.steps = 0
             self.ahead = place + 1
+        self.last = place
+
+    def window(self, limit: int) -> Sequence[bytes]:
+        """Return the names to bring now; half a window at a time, so that they can go in batches."""
+        size = min(limit, 1 << min(self.steps, 16))
+        start = max(self.ahead, self.last + 1)
+        if start - self.last > size // 2 + 1:
             return ()
-        window = min(limit, 1 << min(self.steps, 16))
-        start = max(self.ahead, place + 1)
-        # Refill in bulk: half a window at a time, so that batches form.
-        if start - place > window // 2 and start < len(self.names) and self.steps > STEPS_BEFORE:
-            return ()
-        self.ahead = max(start, place + 1 + window)
+        self.ahead = self.last + 1 + size
         return self.names[start : self.ahead]
 
 
@@ -56,7 +59,15 @@ class Walk:
         """Tell whether the name was there when the walk began."""
         return name in self._orders[0].places
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the last steps were in one of the orders."""
+        return max(order.steps for order in self._orders) >= STEPS_BEFORE
+
     def used(self, name: bytes, limit: int) -> Sequence[bytes]:
-        """Note that `name` was used; return at most `limit` names to bring ahead, none twice in a walk."""
-        as_listed, by_name = (order.used(name, limit) for order in self._orders)
-        return as_listed or by_name
+        """Note that `name` was used; return at most `limit` names to bring ahead."""
+        for order in self._orders:
+            order.step(name)
+        if not self.in_order:
+            return ()
+        return max(self._orders, key=lambda order: order.steps).window(limit)

@@ -227,6 +227,15 @@ class Watcher:
         """Wait for the next event."""
         return await self._receive.receive()
 
+    def waiting(self) -> list[Event]:
+        """Return the events that wait, without waiting for more."""
+        events = []
+        while True:
+            try:
+                events.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                return events
+
     def close(self) -> None:
         """End the iteration once the queue is empty."""
         self._send.close()

@@ -21,6 +21,7 @@ from realmfs.realms.types import Attributes
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import BytesSink
 from realmfs.venus.core import Core
+from realmfs.venus.flights import Flight
 from realmfs.venus.node import Node, Promise
 from realmfs.venus.validity import Validator
 from realmfs.vice.directory import Directory
@@ -143,23 +144,38 @@ class Fetcher:
         servers refuse is known. The container belongs to the node (`node.content`) until `settle`.
         """
         content = self.at_hand(node)
-        if content is not None and (content.whole or content.filling):
+        if content is not None and content.whole and not content.filling:
             return content
-        self._refuse_hopeless(node)
-        await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
-        self.start(node, uid)
-        while (content := node.content) is not None and content.filling and not content.present.total:
+        if not self._core.flights.flying(("data", node.ino)):
+            self._refuse_hopeless(node)
+            await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
+        flight = self.start(node, uid)
+        while (content := self._filling(node)) is not None and not content.has(0, 1):
             await content.wait(0, 1)
-        if content is None or not (content.whole or content.filling):
-            await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
+        if content is None:
+            await self._core.flights.land(flight)
             content = self.at_hand(node)
         if content is None:
             raise CodaError(Code.ETIMEDOUT, node.label)
         return content
 
-    def start(self, node: Node, uid: int) -> None:
+    def _filling(self, node: Node) -> Container | None:
+        """Return the container that a fetch fills, of the length that the file will have."""
+        content = node.content
+        if content is None or not content.filling:
+            return None
+        if node.status is not None and content.length < node.status.length:
+            content.resize(node.status.length)  # the fetch began before the length was known
+        return content
+
+    def start(self, node: Node, uid: int, limit: int | None = None) -> Flight:
         """Begin to fetch a file's contents without waiting, unless that is going on."""
-        self._core.flights.start(("data", node.ino), lambda: self._fetch_file(node, uid))
+        flights, key = self._core.flights, ("data", node.ino)
+        if flights.flying(key):
+            return flights.start(key, _nothing)
+        content = self._container(node, limit or 0).share()  # the flight's, whatever becomes of the node meanwhile
+        content.filling = True
+        return flights.start(key, lambda: self._fetch_file(node, uid, content, limit))
 
     def at_hand(self, node: Node) -> Container | None:
         """Return the file's container, open, if there is any; None if nothing of the contents is here."""
@@ -181,14 +197,11 @@ class Fetcher:
 
     async def whole(self, node: Node, uid: int) -> Container:
         """Return the container of a file when all of it is here."""
-        content = await self.begin(node, uid)
-        while not content.whole:
-            if not content.filling:
-                await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
-            else:
-                await content.wait(0, content.length)
+        while True:
             content = await self.begin(node, uid)
-        return content
+            if content.whole and not content.filling:
+                return content
+            await self._core.flights.land(self.start(node, uid))
 
     async def wait(self, node: Node, uid: int, offset: int, count: int) -> Container:
         """Return the container once a range of it is here. Ends when nothing has come for `patience` seconds.
@@ -202,22 +215,18 @@ class Fetcher:
                 return content
             before = content.present.total
             with trio.move_on_after(patience):
-                if await content.wait(offset, min(count, 1)):
-                    continue
+                if not await content.wait(offset, count):
+                    await self._core.flights.land(self.start(node, uid))
             if content.filling and content.present.total == before:
                 raise CodaError(Code.ETIMEDOUT, f"{node.label}: nothing came for {patience:.0f} s")
-            if not content.filling and not content.has(offset, count):
-                await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid))
 
     async def ahead(self, node: Node, uid: int) -> None:
         """Fetch a file that nobody asked for yet; give up if it turns out to be large."""
         limit = self._core.settings.data_ahead_size
         await self._core.room(objects=not node.stored, size=node.status.length if node.status else limit)
-        await self._core.flights.join(("data", node.ino), lambda: self._fetch_file(node, uid, limit))
+        await self._core.flights.land(self.start(node, uid, limit))
 
-    async def _fetch_file(self, node: Node, uid: int, limit: int | None = None) -> None:
-        content = self._container(node).share()  # ours, whatever becomes of the node meanwhile
-        content.filling = True
+    async def _fetch_file(self, node: Node, uid: int, content: Container, limit: int | None) -> None:
         try:
             if node.status is not None and node.status.length == 0:
                 self._arrived(node, content)
@@ -259,12 +268,13 @@ class Fetcher:
             return
         raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
 
-    def _container(self, node: Node) -> Container:
+    def _container(self, node: Node, unknown: int) -> Container:
         """Return the container to fill: a new one, or one that holds the first part already."""
         content = self.at_hand(node)
         if content is None or content.whole:
             length = node.status.length if node.status is not None else 0
-            content = node.content = self._core.cache.containers.create(length, reserve=length)
+            reserve = length if node.status is not None else unknown
+            content = node.content = self._core.cache.containers.create(length, reserve=reserve)
         return content
 
     def _take_in(
@@ -293,6 +303,10 @@ class Fetcher:
         if content.present.total and node.status is not None and node.stored and not node.ours:
             content.resize(node.status.length)
             self._arrived(node, content)
+
+
+async def _nothing() -> None:
+    """What need not be started, since it is going on."""
 
 
 class _Whole:

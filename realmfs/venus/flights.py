@@ -29,7 +29,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
-        self._flying: dict[Hashable, _Flight] = {}
+        self._flying: dict[Hashable, Flight] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry the work until cancelled."""
@@ -44,7 +44,10 @@ class Flights:
 
     async def join(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> Any:
         """Wait for the work of that key, starting it if nobody has; return or raise what it did."""
-        flight = self._flying.get(key) or self.start(key, work)
+        return await self.land(self.start(key, work))
+
+    async def land(self, flight: "Flight") -> Any:
+        """Wait for work that was started; return or raise what it did."""
         await flight.landed.wait()
         if flight.error is not None:
             # Each waiter raises an error object of its own: a shared one would collect their tracebacks.
@@ -57,22 +60,24 @@ class Flights:
         if flight is not None:
             await flight.landed.wait()
 
-    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> "_Flight":
+    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> "Flight":
         """Begin the work of that key without waiting; if it is under way already, leave it."""
         flight = self._flying.get(key)
         if flight is None:
             if self._nursery is None:
                 raise CodaError(Code.ETIMEDOUT, "the cache manager is not running")
-            flight = self._flying[key] = _Flight()
+            flight = self._flying[key] = Flight()
             self._nursery.start_soon(self._fly, key, flight, work, name=f"flight {key}")
         return flight
 
-    async def _fly(self, key: Hashable, flight: "_Flight", work: Callable[[], Awaitable[Any]]) -> None:
+    async def _fly(self, key: Hashable, flight: "Flight", work: Callable[[], Awaitable[Any]]) -> None:
         try:
             flight.value = await work()
             flight.error = None
         except CodaError as error:
             flight.error = error
+        except OSError as error:
+            flight.error = CodaError.from_oserror(error)
         except Exception:
             log.exception("work for %s failed", key)
             flight.error = CodaError(Code.EIO, "internal error")
@@ -81,7 +86,9 @@ class Flights:
             flight.landed.set()
 
 
-class _Flight:
+class Flight:
+    """Work under way."""
+
     __slots__ = ("error", "landed", "value")
 
     def __init__(self) -> None:

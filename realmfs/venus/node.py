@@ -185,12 +185,19 @@ class Node:
         return Promise(self.volume.lost, self.breaks)
 
     def same_version(self, vv: VersionVector | None) -> bool:
-        """Tell whether `vv` names the contents that our status speaks of."""
+        """Tell whether `vv` names the contents that our status speaks of.
+
+        Equal store ids say so even where the counters differ (vice.md §6.1), but not of a directory in one
+        place only: others change it in between, and the store id of our own last change stays on top. Where
+        there are several replicas, servers give it an id of their own then (reintegration.md §2.7).
+        """
         if vv is None or self.status is None:
             return False
         ours = self.status.vv
-        same_store = ours.weakly_equal(vv) and ours.store_id != (0, 0)
-        return same_store or ours.compare(vv, ignore_inconsistent=True) is Order.EQUAL
+        if ours.compare(vv, ignore_inconsistent=True) is Order.EQUAL:
+            return True
+        telling = not self.is_directory or self.volume.replicas > 1
+        return telling and ours.weakly_equal(vv) and ours.store_id != (0, 0)
 
     # What transactions that are rolled back put right.
 

@@ -30,9 +30,15 @@ class ReadAhead:
         self._reads: WeakKeyDictionary[Node, Walk] = WeakKeyDictionary()
         self._waiting: deque[tuple[Node, int, bool]] = deque(maxlen=4 * core.settings.status_ahead)
         self._flying = 0
+        # What nobody asked for may take an eighth of the cache while it is on its way.
+        affordable = core.cache.limits.bytes // 8 // core.settings.data_ahead_size
+        self._data_limit = min(core.settings.data_ahead, affordable)
 
     def looked_up(self, parent: Node, name: bytes, uid: int) -> None:
         """Note that a name was looked up; bring the status of the next ones."""
+        reads = self._reads.get(parent)
+        if reads is not None and reads.in_order:
+            return  # their status comes along with their contents
         self._note(self._looks, parent, name, uid, self._core.settings.status_ahead, data=False)
 
     def opened(self, node: Node, uid: int) -> None:
@@ -40,7 +46,8 @@ class ReadAhead:
         parent = self._core.nodes.in_memory(node.parent)
         if parent is None or node.status is None or node.status.length > self._core.settings.data_ahead_size:
             return
-        self._note(self._reads, parent, node.name, uid, self._core.settings.data_ahead, data=True)
+        if self._data_limit:
+            self._note(self._reads, parent, node.name, uid, self._data_limit, data=True)
 
     def _note(
         self,

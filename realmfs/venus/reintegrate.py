@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 LOOK_AHEAD = 500  # records looked at to fill a batch
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 SPACE_PAUSE = 60.0
+OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 PATIENT = 5  # answers that may be passing trouble (EIO, EINVAL of a transfer) before they count as a refusal
 BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY})
 NO_SPACE = frozenset({Code.EDQUOT, Code.ENOSPC})
@@ -139,10 +140,8 @@ class Sender:
             return await self._settle(frozen)
         batch = self._choose(entries)
         if batch is None:
-            self._pause = 0.0
-            self._say(
-                "files that are open for writing" if not entries[0].state & State.BLOCKED else "a decision"
-            )
+            self._pause = OPEN_FILES_PAUSE
+            self._say("files that are open for writing")
             return False
         return await self._send(batch, [entry for entry in entries if entry.sequence in batch.sequences])
 

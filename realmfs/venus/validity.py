@@ -15,7 +15,7 @@ who has them open: then the name gets a new node, and the old one lives on for i
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from realmfs.cache.objects import MAX_RIGHTS
 from realmfs.realms.types import ANYUSER, Attributes
@@ -36,6 +36,7 @@ class Validator:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._in_batch: dict[int, Hashable] = {}  # inode number: the flight that asks for it among others
 
     async def status(self, node: Node, uid: int) -> None:
         """Return when `node.status` may be used for user `uid`.
@@ -47,9 +48,9 @@ class Validator:
         core = self._core
         core.nodes.touch(node)
         for _ in range(ROUNDS):
-            if node.valid and (uid in node.rights or not node.volume.reachable or node.ours):
+            if node.gone or (node.valid and (uid in node.rights or not node.volume.reachable or node.ours)):
                 return
-            if node.status is None and await self._comes_with_data(node):
+            if await self._comes_by_itself(node):
                 continue
             try:
                 await core.enter(node.volume)
@@ -61,16 +62,31 @@ class Validator:
         if node.status is None:
             raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
 
-    async def _comes_with_data(self, node: Node) -> bool:
-        """Wait for a fetch that is going on, which brings the status along; tell whether it did."""
-        await self._core.flights.wait(("data", node.ino))
-        return node.status is not None
+    async def _comes_by_itself(self, node: Node) -> bool:
+        """Wait for a fetch or a batch that is under way and tells of the node, too; tell whether it did."""
+        flights = self._core.flights
+        if node.status is None:
+            await flights.wait(("data", node.ino))
+            return node.status is not None
+        if node.ino in self._in_batch:
+            await flights.wait(self._in_batch[node.ino])
+            return node.valid
+        return False
 
     async def _ask(self, node: Node, uid: int) -> None:
         if node.status is None or node.stale or uid not in node.rights:
             await self.get_attr(node, uid)
             return
-        if node in await self._validate(self._batch(node), uid):
+        if await self._comes_by_itself(node):
+            return
+        batch = self._batch(node)
+        self._in_batch.update(dict.fromkeys((member.ino for member in batch), ("status", node.ino, uid)))
+        try:
+            stale = await self._validate(batch, uid)
+        finally:
+            for member in batch:
+                self._in_batch.pop(member.ino, None)
+        if node in stale:
             await self.get_attr(node, uid)
 
     def _batch(self, node: Node) -> list[Node]:
@@ -80,9 +96,14 @@ class Validator:
         for other in self._core.siblings(node, 4 * limit):
             if len(batch) == limit:
                 break
-            if other is not node and other.status is not None and not other.valid and not other.stale:
+            if other is not node and self._is_suspect(other):
                 batch.append(other)
         return sorted(batch, key=lambda member: member.fid)
+
+    def _is_suspect(self, node: Node) -> bool:
+        return (
+            node.status is not None and not node.valid and not node.stale and node.ino not in self._in_batch
+        )
 
     async def renew(self, nodes: Sequence[Node], uid: int) -> None:
         """Get promises for nodes of one volume whose versions we believe to be the servers'."""
@@ -141,7 +162,7 @@ class Validator:
 
         `filling`: its data came along, so what is here of another version is not forgotten but replaced.
         """
-        if node.edition != edition or node.ours:
+        if node.edition != edition or node.ours or node.gone:
             return False
         new, old = answer.status, node.status
         if (new.type is ObjectType.DIRECTORY) != node.is_directory:
