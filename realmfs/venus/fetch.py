@@ -173,7 +173,9 @@ class Fetcher:
         flights, key = self._core.flights, ("data", node.ino)
         if flights.flying(key):
             return flights.start(key, _nothing)
-        content = self._container(node, limit or 0).share()  # the flight's, whatever becomes of the node meanwhile
+        content = self._container(
+            node, limit or 0
+        ).share()  # the flight's, whatever becomes of the node meanwhile
         content.filling = True
         return flights.start(key, lambda: self._fetch_file(node, uid, content, limit))
 

@@ -1,4 +1,4 @@
-"""Every operation: what it does here at once, what the servers have afterwards, and what it is refused for."""
+"""Every operation: what it does here, what the servers have afterwards, and what it is refused for."""
 
 import errno
 import os
@@ -67,9 +67,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize("own_servers", [True, False])
-async def test_everything_online(
-    tmp_path: Path, autojump_clock: trio.abc.Clock, own_servers: bool
-) -> None:
+async def test_everything_online(tmp_path: Path, autojump_clock: trio.abc.Clock, own_servers: bool) -> None:
     async with world(tmp_path) as w:
         a, b = await w.client(own_servers=own_servers), await w.client()
         await everything(a)
@@ -128,7 +126,7 @@ async def test_what_was_made_and_removed_offline_is_never_sent(
 
 
 def name_cases() -> list[tuple[str, Callable[[Client], object], int]]:
-    """Return what must be refused in a tree of d/ (not empty), e/ (empty), f, l -> x, h1 = h2 (hard links)."""
+    """Return what must be refused where d/ is not empty, e/ is, f is a file, l a link, h1 and h2 one file."""
     long = "n" * 256
     return [
         ("mkdir there", lambda c: c.mkdir(f"{ROOT}/d"), errno.EEXIST),
@@ -208,9 +206,7 @@ async def test_two_names_of_one_file(tmp_path: Path, autojump_clock: trio.abc.Cl
         assert await tree(a) == {"h2": (b"x", 1, 0o644)}
 
 
-async def test_a_removed_file_lives_while_it_is_open(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
-) -> None:
+async def test_a_removed_file_lives_while_it_is_open(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path) as w:
         a = await w.client()
         await a.write(f"{ROOT}/f", b"contents")

@@ -13,7 +13,7 @@ from realmfs.vice.calls import Reintegrate, SendReintFragment
 from realmfs.vice.errors import Code
 from tests.fakenet import Address
 from tests.t5_venus.test_changes import WANTED, everything, tree
-from tests.t5_venus.world import ME, REALM, Client, World, world
+from tests.t5_venus.world import ME, REALM, Client, World, until, world
 
 ROOT = f"/{REALM}"
 
@@ -51,9 +51,7 @@ async def test_a_lost_reply_applies_nothing_twice(
         a.online()
         w.realm.calls.clear()
         deaf = Deaf(w, a)
-        with trio.fail_after(600):
-            while not deaf.lost:
-                await trio.sleep(0.1)
+        await until(lambda: deaf.lost > 0)
         await trio.sleep(300)
         assert a.pending == records, "records left the log without a server's word"
         if restart_server:
@@ -125,9 +123,7 @@ async def test_writing_on_while_the_store_is_on_its_way(
         a, b = await w.client(), await w.client()
         await a.write(f"{ROOT}/f", b"0" * 100_000)
         w.realm.calls.clear()
-        with trio.fail_after(60):
-            while not w.realm.calls[Reintegrate.OPCODE]:
-                await trio.sleep(0.01)
+        await until(lambda: w.realm.calls[Reintegrate.OPCODE] > 0)
         await a.write(f"{ROOT}/f", b"1" * 50_000)
         assert await a.read(f"{ROOT}/f") == b"1" * 50_000
         await a.drained()
@@ -158,9 +154,7 @@ async def test_a_large_store_goes_on_after_an_interruption(
         a, b = await w.client(big_store=100_000), await w.client()
         contents = os.urandom(9 << 20)
         await a.write(f"{ROOT}/big", contents)
-        with trio.fail_after(600):
-            while w.realm.calls[SendReintFragment.OPCODE] < 2:
-                await trio.sleep(0.01)
+        await until(lambda: w.realm.calls[SendReintFragment.OPCODE] >= 2)
         a.offline()
         await trio.sleep(60)
         assert a.pending == 1
@@ -217,9 +211,7 @@ async def test_a_refused_change_is_shown_and_holds_back_the_rest(
         assert b.venus.core.volumes.by_key(key).waiting_for == "a decision"
 
 
-async def test_two_clients_fill_one_directory_at_once(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
-) -> None:
+async def test_two_clients_fill_one_directory_at_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path, latency=0.01) as w:
         a, b = await w.client(), await w.client()
         await a.ls(ROOT)

@@ -4,7 +4,7 @@ import errno
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +151,7 @@ class Client:
         await self.kill()
         return await self.start()
 
-    # -- a little shell ------------------------------------------------------------------------------------------
+    # -- a little shell --------------------------------------------------------------------------------
 
     async def look(self, path: str, caller: Caller = ME) -> Attr:
         """Walk down; raise ENOENT as the kernel would."""
@@ -229,18 +229,16 @@ class Client:
     async def change(self, path: str, **changes: int) -> Attr:
         return await self.venus.setattr(ME, (await self.look(path)).ino, Changes(**changes))
 
-    # -- the log ---------------------------------------------------------------------------------------------------
+    # -- the log ---------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
         """How many records wait."""
-        return self.cache.log.count
+        return int(self.cache.log.count)
 
     async def drained(self, seconds: float = 60.0) -> None:
         """Wait until the log is empty."""
-        with trio.fail_after(seconds):
-            while self.cache.log.count:
-                await trio.sleep(0.05)
+        await until(lambda: not self.cache.log.count, seconds)
 
     def offline(self) -> None:
         """Cut the client off from everybody."""
@@ -303,6 +301,13 @@ async def world(
         nursery.cancel_scope.cancel()
     for served in (realm, *made.others.values()):
         served.store.close()
+
+
+async def until(true: Callable[[], bool], seconds: float = 600.0) -> None:
+    """Look again and again: what is waited for has no event of its own."""
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 @contextmanager
