@@ -31,19 +31,17 @@ class CallbackService:
 
     async def connected(self, connection: ServerConnection) -> None:
         """CallBackConnect: the server is up, and may have been down without our noticing."""
-        servers = self._find(connection.peer)
-        connection.data = tuple(servers)
-        for server in servers:
+        for server in self._find(connection.peer):
             server.callback_connected(connection)
 
     def closed(self, connection: ServerConnection) -> None:
         """Forget the connection."""
-        for server in connection.data or ():
+        for server in self._find(connection.peer):
             server.callback_closed(connection)
 
     async def call(self, connection: ServerConnection, request: Request) -> Reply:
         """Serve one call. A stranger's is refused; it may mean a previous client at this port."""
-        servers: tuple[Server, ...] = connection.data or ()
+        servers = self._find(connection.peer)
         if not servers:
             return Reply(Rpc2Code.NOTCLIENT, b"")
         try:

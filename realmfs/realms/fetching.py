@@ -82,6 +82,8 @@ class Transfer:
 
     async def run(self, offset: int, count: int | None, ask_all: bool) -> Attributes:
         """Fetch `count` bytes (None: to the end) from `offset`. See `Group.fetch`."""
+        if self.vv is None:
+            self.length = None
         if self.length is None and (offset or count is not None):
             self.vv, self.length = await self._version()
         end = self.length
@@ -171,7 +173,8 @@ class Transfer:
         lost = answer.code is not Code.SUCCESS and not answer.heard
         if lost:
             self._fails(primary, answer.code.name)
-        elif answer.code is Code.EAGAIN and offset:
+        if (lost and self.vv is not None) or (answer.code is Code.EAGAIN and offset):
+            # A piece beyond the end of what has become shorter fails like a broken transfer (vice.md §5.2).
             self._check(await get_attr(core, self.fid, self.user, self.patience))
         agreed = agree(core, self.fid, answers, statuses, self.patience)
         if isinstance(agreed, Code):
@@ -179,6 +182,7 @@ class Transfer:
         core.cop2.delivered(batch)
         self.dominant = agreed.dominant
         if primary not in agreed.dominant:
+            self._check(Attributes(statuses[agreed.chosen], False))
             self.primary = agreed.chosen if agreed.chosen not in self.failed else None
             return Code.ERETRY
         attributes = Attributes(statuses[primary], agreed.promised)

@@ -41,7 +41,6 @@ from realmfs.vice.types import CALLBACK_SUBSYSTEM
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING = 5.0
 MAX_NEGATIVE = 1000
 
 
@@ -163,7 +162,7 @@ class Realms:
                     now = trio.current_time()
                     self._prober.look(self.servers())
                     if now >= housekeeping:
-                        housekeeping = now + HOUSEKEEPING
+                        housekeeping = now + self.context.settings.housekeeping
                         self._keep_house(now)
                     await trio.sleep(TICK)
             finally:

@@ -28,5 +28,7 @@ class RealmSettings:
     """How long a server may take to answer a bind before it counts as down."""
     connections: int = 8
     """Most connections to one server."""
+    housekeeping: float = 5.0
+    """How often second phases, names and the state on disk are looked at."""
     negative: float = 180.0
     """How long "there is no such realm" is remembered."""

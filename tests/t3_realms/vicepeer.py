@@ -48,7 +48,7 @@ ROOT = Fid(VOLUME, 1, 1)
 FILE = Fid(VOLUME, 2, 2)
 DIRECTORY = Fid(VOLUME, 3, 3)
 
-Script = Callable[[Any], Any]
+Script = Callable[..., Any]
 
 
 def vector(*versions: int, store: int = 1, flags: int = 0) -> VersionVector:
