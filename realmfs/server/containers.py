@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import trio
 
@@ -40,6 +40,7 @@ class Container:
         self.number = number
         self.length = 0
         self._path = path
+        self._kept = False
         self._digest: hashlib._Hash | None = hashlib.sha1(usedforsecurity=False)
         path.parent.mkdir(exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -86,6 +87,19 @@ class Container:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def keep(self) -> None:
+        """Say that a row names the container now: leaving the `with` block no longer removes it."""
+        self._kept = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._kept:
+            self.close()
+        else:
+            self.discard()
 
     def discard(self) -> None:
         """Remove the container, which no row names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realmfs.rpc2.transfer import BytesSink
-from realmfs.server.containers import Container, sync_containers
+from realmfs.server.containers import sync_containers
 from realmfs.server.handles import Handles
 from realmfs.server.reintegrate import Blamed, execute, receive_log
 from realmfs.server.state import Caller, Found, Refusal, ServerState
@@ -13,6 +13,7 @@ from realmfs.vice.log import Store
 from realmfs.vice.types import ObjectType, Order, Rights, VersionFlags
 from realmfs.vice.wire import NoResults
 
+_MAX_TARGET = 4095
 _UNSOUND = VersionFlags.INCON | VersionFlags.BARREN | VersionFlags.COP2PENDING
 
 
@@ -134,37 +135,35 @@ class UpdateCalls:
             raise CodaError(Code.EACCES)
 
     async def _receive_repair(self, caller: Caller, found: Found, args: calls.Repair) -> None:
-        vnode, store, wanted = found.vnode, self._state.store, args.status
-        container: Container | None = None
-        if vnode.type is ObjectType.SYMLINK:
-            link = BytesSink(4096)
-            size = await caller.request.receive(link, 4096)
-            vnode.target = link.data
-        else:
-            container = store.containers.create()
-            size = await caller.request.receive(container, wanted.length)
+        """Take the new contents and commit them with the status that comes along."""
+        containers, vnode = self._state.store.containers, found.vnode
         old, blocks = vnode.container, vnode.blocks
-        try:
-            if size != wanted.length:
-                raise CodaError(Code.EINVAL, f"{size} bytes came for a repair of {wanted.length}")
-            if container is not None:
-                await sync_containers([container])
-                vnode.container, vnode.sha = container.number, container.sha
-            vnode.length, vnode.mtime, vnode.mode = size, wanted.date, wanted.mode & 0o7777
-            vnode.owner, vnode.author = wanted.owner, wanted.author
-            vnode.data_version += 1
-            raised = wanted.vv.raised([found.volume.slot]).with_store_id(args.store_id)
-            vnode.vv = raised.with_flags(wanted.vv.flags & ~_UNSOUND | VersionFlags.COP2PENDING)
-            with store.transaction():
-                store.vnodes.write([vnode])
-                store.volumes.settle(found.volume.id, 1, vnode.blocks - blocks)
-        except BaseException:
-            if container is not None:
-                container.discard()
-            raise
-        if container is not None:
-            container.close()
-            store.containers.remove([old] if old is not None else [])
+        if vnode.type is ObjectType.SYMLINK:
+            link = BytesSink(args.status.length)
+            await caller.request.receive(link, _MAX_TARGET)
+            vnode.target = link.data
+            self._commit_repair(found, args, link.size, blocks)
+            return
+        with containers.create() as container:
+            size = await caller.request.receive(container, args.status.length)
+            await sync_containers([container])
+            vnode.container, vnode.sha = container.number, container.sha
+            self._commit_repair(found, args, size, blocks)
+            container.keep()
+        containers.remove([old] if old is not None else [])
+
+    def _commit_repair(self, found: Found, args: calls.Repair, size: int, blocks: int) -> None:
+        vnode, store, wanted = found.vnode, self._state.store, args.status
+        if size != wanted.length:
+            raise CodaError(Code.EINVAL, f"{size} bytes came for a repair of {wanted.length}")
+        vnode.length, vnode.mtime, vnode.mode = size, wanted.date, wanted.mode & 0o7777
+        vnode.owner, vnode.author = wanted.owner, wanted.author
+        vnode.data_version += 1
+        raised = wanted.vv.raised([found.volume.slot]).with_store_id(args.store_id)
+        vnode.vv = raised.with_flags(wanted.vv.flags & ~_UNSOUND | VersionFlags.COP2PENDING)
+        with store.transaction():
+            store.vnodes.write([vnode])
+            store.volumes.settle(found.volume.id, 1, vnode.blocks - blocks)
 
 
 def _with_index(index: int) -> calls.Reintegrate.Reply:

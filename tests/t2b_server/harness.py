@@ -29,6 +29,7 @@ from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice import calls, log, wire
 from realmfs.vice.callbacks import CallBack, CallBackFetch
+from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError
 from realmfs.vice.log import AnyRecord, pack_log, thread
 from realmfs.vice.tokens import Token, TokenKey
@@ -105,6 +106,11 @@ class Realm:
         self.store.close()
         self.store = ServerStore.open(self.directory)
         await self.start(nursery)
+
+    @staticmethod
+    def names(image: bytes) -> list[bytes]:
+        """Return the names in a directory's image."""
+        return list(Directory.parse(image).names())
 
     def containers(self) -> set[Path]:
         """Return the container files that there are."""
