@@ -1,6 +1,7 @@
 """What every test gets: a log that may hold no unexpected warning, and a stack dump on SIGUSR1."""
 
 import faulthandler
+import inspect
 import logging
 import re
 import signal
@@ -45,5 +46,6 @@ def _run_jumping(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let `usefixtures("autojump_clock")` work: pytest-trio looks only at a test's own parameters."""
     for item in items:
-        if any("autojump_clock" in mark.args for mark in item.iter_markers("usefixtures")):
+        is_async = inspect.iscoroutinefunction(getattr(item, "obj", None))
+        if is_async and any("autojump_clock" in mark.args for mark in item.iter_markers("usefixtures")):
             item.add_marker(pytest.mark.trio(run=_run_jumping), append=False)

@@ -118,6 +118,7 @@ class HalfOpen(Link):
         self._asked = asked
         self._stamp = header.timestamp
         self._repeats = 0
+        self._began = now
         self._give_up = now + hub.limits.half_open_for
         self._transmit(now)
 
@@ -149,6 +150,8 @@ class HalfOpen(Link):
         offer = KeyOffer.unpack(body)
         if offer.version != SECURE_VERSION:
             raise BadPacket(f"version {offer.version} of the secure layer")
+        if not self._repeats:
+            self.host.sample(now - self._began)
         rng, asked = self.hub.rng, self._asked
         sealer = make_sealer(
             offer.auth,

@@ -5,10 +5,11 @@
                       ▼
                    closed
 
-A request is repeated on the schedule until something is heard. BUSY, and SFTP packets within the last
-interval, mean that the server lives: it is then left alone for a quarter of the keep-alive time, and asked
-again. There is no limit to that but the caller's patience. After a call that failed in the transport the
-two ends may disagree about sequence and DATA numbers, so the connection is not used again.
+A request is repeated on the schedule until something is heard. BUSY means that the server lives: it is
+then left alone for a quarter of the keep-alive time, and asked again; there is no limit to that but the
+caller's patience. While a file moves nothing is repeated as long as SFTP packets come; once it is whole the
+reply is due. After a call that failed in the transport the two ends may disagree about sequence and DATA
+numbers, so the connection is not used again.
 """
 
 from __future__ import annotations
@@ -130,10 +131,15 @@ class ClientLink(FileLink):
             self._leave_alone(now)
 
     def transfer_done(self, now: float) -> None:
-        """A file that cannot be read or written here ends the call; otherwise the reply does."""
+        """A file that cannot be read or written here ends the call; otherwise the reply does, soon."""
         transfer = self.transfer
-        if transfer is not None and transfer.failure is not None:
+        if transfer is None:
+            return
+        if transfer.failure is not None:
             self.fail(transfer.failure)
+            return
+        self._attempt = 0
+        self._retry_at = now + self.hub.schedule.wait(0, self.host.rto)
 
     def _receive_reply(self, header: Header, body: bytes, now: float) -> None:
         data: bytes | None = None
@@ -194,9 +200,12 @@ class ClientLink(FileLink):
         self.hub.timers.set(self, when)
 
     def _retry(self, now: float) -> None:
-        if self.sftp_heard > self._sent_at:
+        moving = self.transfer is not None and not self.transfer.done
+        if moving and self.sftp_heard > self._sent_at:
             self._sent_at = now
-            self._leave_alone(now)
+            self._attempt = 0
+            self._retry_at = now + self.hub.schedule.wait(1, self.host.rto)
+            self.arm()
         elif self._attempt >= self.hub.schedule.retries:
             self.fail(RpcError(Rpc2Code.DEAD, "{}:{} does not answer".format(*self.peer)))
         else:

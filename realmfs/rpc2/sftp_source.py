@@ -1,8 +1,8 @@
 """Sending a file (sftp.md §8, "Source" and "Consequences").
 
 Packets `acked`+1 ... `sent` are on their way; `_bodies` and `_times` hold what was in them and when they
-last went out, in order. The window of the peer is filled as soon as there is room for a batch, with ACKME
-on every batch.
+last went out, in order. The window of the peer is filled as soon as there is room for half a batch, with
+ACKME on every batch.
 
 What the peer misses is sent again when an ACK shows a hole, when START comes (a server's sink nudges), or
 when nothing advances for a while; always only what has been out for longer than a round trip. An ACK that
@@ -112,7 +112,11 @@ class SourceTransfer(Transfer):
             self._fill_holes(now)
         elif not count and not echo and self._bodies and self._is_old(0, now):
             self._resend([0], now)
-        self._pump(now)
+
+    def end_of_burst(self, now: float) -> None:
+        """Fill the room that all acknowledgements of this burst have made."""
+        if self._parameters is not None and not self.done:
+            self._pump(now)
 
     def on_timer(self, now: float) -> None:
         """Send again what may be lost; give up when the peer has been silent, or idle, for too long."""
@@ -131,11 +135,11 @@ class SourceTransfer(Transfer):
     # Sending
 
     def _pump(self, now: float) -> None:
-        """Fill the window, if there is room for a batch."""
+        """Fill the window, if it is worth while: few packets a time cost as much as many."""
         parameters = self._parameters
         assert parameters is not None
         room = parameters.window - len(self._bodies)
-        if not self._all_read and room >= min(parameters.send_ahead, parameters.window):
+        if not self._all_read and 2 * room >= parameters.send_ahead:
             bodies = self._read(room, now)
             if self.done:
                 return
