@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 from realmfs.rpc2.codes import Rpc2Code, is_fatal
-from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.errors import BadPacket, RpcError
 from realmfs.rpc2.events import Arrived, Gone, Moved
 from realmfs.rpc2.filelink import FileLink, cut_piggyback
 from realmfs.rpc2.header import (
@@ -99,7 +99,10 @@ class ServerLink(FileLink):
             self._phase = _IDLE
             if self._early is not None:
                 (header, body), self._early = self._early, None
-                self._begin(header, body, now)
+                try:
+                    self._begin(header, body, now)
+                except BadPacket:
+                    self.hub.counters["bad"] += 1
 
     def close(self) -> None:
         """Forget the client. Gone follows."""

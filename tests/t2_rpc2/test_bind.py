@@ -7,11 +7,24 @@ from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.rpc2.errors import RpcError, WrongSecret
 from realmfs.rpc2.handshake import Init1
-from realmfs.rpc2.header import SECURE_CAPABLE, WORD, Header, Op, split
-from realmfs.rpc2.parameters import Limits
+from realmfs.rpc2.header import PIGGY, SECURE_CAPABLE, WORD, Header, Op, split
+from realmfs.rpc2.parameters import Limits, SftpParameters
 from realmfs.rpc2.service import ANONYMOUS, ANY_SUBSYSTEM, Address, Credentials, Level
+from realmfs.rpc2.transfer import BytesSink
 from tests.fakenet import FakeNetwork
-from tests.t2_rpc2.world import CLIENT, ECHO, SECRET, SERVER, SUBSYSTEM, USER, Desk, world
+from tests.t2_rpc2.world import (
+    CLIENT,
+    ECHO,
+    FETCH,
+    SECRET,
+    SERVER,
+    SUBSYSTEM,
+    USER,
+    Desk,
+    number,
+    pattern,
+    world,
+)
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -125,7 +138,7 @@ async def test_unknown_subsystem_is_put_off() -> None:
         with pytest.raises(RpcError) as caught:
             await w.bind(subsystem=77, patience=20)
         assert caught.value.code == Rpc2Code.NOBINDING
-        assert w.net.counters["sent"] <= 6  # BUSY keeps the client from asking again and again
+        assert w.net.counters["sent"] < 60  # BUSY makes the client ask seldom: once a second at most
 
 
 async def test_a_subsystem_that_comes_late_is_found() -> None:
@@ -316,16 +329,59 @@ async def test_a_service_that_cannot_welcome_loses_the_client() -> None:
         assert broken.parted == []
 
 
-async def test_requests_wait_until_the_client_is_welcome() -> None:
-    class Slow(Desk):
-        async def connected(self, connection: object) -> None:
-            await trio.sleep(2)
+class Slow(Desk):
+    """A service that takes its time to welcome."""
 
+    async def connected(self, connection: object) -> None:
+        await trio.sleep(2)
+
+
+async def test_an_early_request_is_served_as_soon_as_the_client_is_welcome() -> None:
+    async with world() as w:
+        w.server.serve(5, slow := Slow())
+        connection = await w.bind(subsystem=5)
+        start = trio.current_time()
+        assert (await connection.call(ECHO, b"x")).body == b"x"
+        assert trio.current_time() - start < 2.1
+        assert w.client.statistics()["busy"] >= 1
+        assert slow.served[ECHO, b"x"] == 1
+
+
+async def test_an_early_request_that_makes_no_sense_disturbs_nobody() -> None:
     async with world() as w:
         w.server.serve(5, Slow())
         connection = await w.bind(subsystem=5)
+        link = connection._link
+        link.transmit(link.packet(ECHO, b"short", sequence=link._sequence, se_flags=PIGGY, se_offset=2))
+        connection._endpoint.settle()
+        await trio.sleep(3)
+        assert w.server.statistics()["bad"] == 1
         assert (await connection.call(ECHO, b"x")).body == b"x"
-        assert w.client.statistics()["busy"] >= 1
+
+
+async def test_the_group_set_up_of_reference_clients() -> None:
+    """INITMULTICAST brings the parameters; the request after it carries none (rpc2.md §10)."""
+    async with world() as w:
+        connection = await w.bind()
+        link = connection._link
+        await trio.sleep(1)
+        seen = watch(w.net)
+        block = SftpParameters(window=16).pack()
+        body = bytes(24) + block + bytes(4)
+        packet = link.packet(
+            Op.INITMULTICAST, body, sequence=link._sequence, se_flags=PIGGY, se_offset=24, stamp=1
+        )
+        link.transmit(packet)
+        connection._endpoint.settle()
+        await trio.sleep(1)
+        assert len(seen) == 2
+        link._sequence += 2
+        link._announced = True
+        sink = BytesSink()
+        await connection.call(FETCH, number(90_000), sink=sink)
+        assert sink.data == pattern(90_000)
+        (served,) = w.server._core.hub.links.values()
+        assert served.parameters.window == 16  # type: ignore[attr-defined]
 
 
 async def test_a_cancelled_bind_leaves_nothing() -> None:

@@ -46,7 +46,7 @@ class Pair:
         receiver.receive([(datagram, address) for _, batch in outbox for datagram in batch], self.now)
         for event in receiver.take_events():
             if isinstance(event, Accepted):
-                event.link.enable()
+                event.link.enable(self.now)
             if isinstance(event, Arrived):
                 self.serve(event)
 
