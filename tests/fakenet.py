@@ -107,6 +107,7 @@ class FakePort:
 
     def __init__(self, net: FakeNetwork, address: Address) -> None:
         self.address = address
+        self.dropped = 0
         self._net = net
         self._queue: list[tuple[float, int, bytes, Address]] = []
         self._count = 0

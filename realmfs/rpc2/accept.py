@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from realmfs.rpc2.errors import BadPacket, RpcError
+from realmfs.rpc2.estimate import Host
 from realmfs.rpc2.events import Accepted
 from realmfs.rpc2.handshake import (
     LONGEST_KEY,
@@ -110,7 +111,8 @@ class HalfOpen(Link):
         derived = derive_key(asked.secret, salt(init1.xrandom, header.uniquefier))
         sealer = make_sealer(AUTH_XCBC, CIPHER_CBC, derived, header.local, hub.rng.getrandbits(128))
         opener = make_opener(offer.auth, offer.cipher, offer.key, ReplayWindow())
-        super().__init__(hub, peer, identity, opener, sealer)
+        # The sender's address may be forged: it gets no place among the hosts yet.
+        super().__init__(hub, peer, identity, opener, sealer, host=Host())
         self.key: BindKey = (peer, header.local, header.uniquefier)
         self._room = room
         room.enter(self)
@@ -150,8 +152,6 @@ class HalfOpen(Link):
         offer = KeyOffer.unpack(body)
         if offer.version != SECURE_VERSION:
             raise BadPacket(f"version {offer.version} of the secure layer")
-        if not self._repeats:
-            self.host.sample(now - self._began)
         rng, asked = self.hub.rng, self._asked
         sealer = make_sealer(
             offer.auth,
@@ -166,6 +166,9 @@ class HalfOpen(Link):
         link = ServerLink(
             self.hub, self.peer, self.identity, self.opener, sealer, first, asked.offer, self.key
         )
+        link.host.last_heard = now
+        if not self._repeats:
+            link.host.sample(now - self._began)
         link.send_init4(pack_init4(first), header, now)
         self.hub.events.append(Accepted(link))
 

@@ -69,6 +69,7 @@ class Core:
         hub = self.hub
         links, counters = hub.links, hub.counters
         counters["packets_in"] += len(datagrams)
+        counters["bytes_in"] += sum([len(datagram) for datagram, _ in datagrams])
         for datagram, sender in datagrams:
             try:
                 handle = int.from_bytes(datagram[:4], "big")

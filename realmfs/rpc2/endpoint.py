@@ -160,6 +160,7 @@ class Endpoint:
         outbox, hub.outbox = hub.outbox, []
         for peer, datagrams in outbox:
             hub.counters["packets_out"] += len(datagrams)
+            hub.counters["bytes_out"] += sum(map(len, datagrams))
             self._transport.send(datagrams, peer)
         next_time = hub.timers.next()
         if next_time < self._alarm.deadline:
@@ -216,7 +217,7 @@ class Endpoint:
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._parked[link]
             link.abandon(RpcError(Rpc2Code.DEAD, "cancelled"))
-            self.settle()
+            self._alarm.deadline = -inf  # to settle here could cancel the task that is just being cancelled
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._parked[link] = trio.lowlevel.current_task()
@@ -247,7 +248,8 @@ class Endpoint:
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the start, and how many connections there are now."""
-        return {**self._core.hub.counters, "connections": len(self._core.hub.links)}
+        now = {"connections": len(self._core.hub.links), "packets_dropped": self._transport.dropped}
+        return {**self._core.hub.counters, **now}
 
     def last_heard(self, peer: Address) -> float | None:
         """Return when an authentic packet last came from a peer, in trio time."""

@@ -61,12 +61,13 @@ class Hub:
             self.outbox.append((peer, datagrams))
 
     def host(self, peer: Address) -> Host:
-        """Return what is known of a peer; the one heard longest ago makes room for a new one."""
+        """Return what is known of a peer; those heard longest ago make room for new ones."""
         host = self._hosts.get(peer)
         if host is None:
             if len(self._hosts) >= _MOST_HOSTS:
-                oldest = min(self._hosts, key=lambda known: self._hosts[known].last_heard or 0.0)
-                del self._hosts[oldest]
+                by_age = sorted(self._hosts, key=lambda known: self._hosts[known].last_heard or 0.0)
+                for known in by_age[: _MOST_HOSTS // 8]:
+                    del self._hosts[known]
             host = self._hosts[peer] = Host()
         return host
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.estimate import Host
 from realmfs.rpc2.header import RPC2_VERSION, Header, elapsed
 from realmfs.rpc2.hub import Hub
 from realmfs.rpc2.secure import Opener, Sealer
@@ -34,12 +35,19 @@ class Link(Timed):
     """
 
     def __init__(
-        self, hub: Hub, peer: Address, identity: Identity, opener: Opener, sealer: Sealer | None
+        self,
+        hub: Hub,
+        peer: Address,
+        identity: Identity,
+        opener: Opener,
+        sealer: Sealer | None,
+        *,
+        host: Host | None = None,
     ) -> None:
         super().__init__()
         self.hub = hub
         self.peer = peer
-        self.host = hub.host(peer)
+        self.host = host or hub.host(peer)
         self.identity = identity
         self.opener = opener
         self.sealer = sealer

@@ -56,8 +56,8 @@ class SftpParameters:
     `loopback_packet_size` takes its place.
     """
 
-    window: int = 32
-    send_ahead: int = 8
+    window: int = 64
+    send_ahead: int = 16
     ack_point: int = 4
     packet_size: int = 1438
     dup_threshold: int = 4

@@ -17,7 +17,12 @@ ANY_SUBSYSTEM = 0
 
 
 class Transport(Protocol):
-    """Something that carries datagrams: a UDP socket, a port of the fake network, later a tunnel."""
+    """Something that carries datagrams: a UDP socket, a port of the fake network, later a tunnel.
+
+    `dropped` counts the datagrams that `send` could not get rid of.
+    """
+
+    dropped: int
 
     @property
     def address(self) -> Address:

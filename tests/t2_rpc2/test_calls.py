@@ -7,6 +7,7 @@ from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError
 from realmfs.rpc2.parameters import MAX_BODY, Timers
 from realmfs.rpc2.service import ANONYMOUS, Address, Reply, Request, ServerConnection
+from realmfs.rpc2.transfer import BytesSink
 from tests.fakenet import FakeNetwork
 from tests.t2_rpc2.world import (
     BACK,
@@ -17,6 +18,7 @@ from tests.t2_rpc2.world import (
     FAIL,
     SERVER,
     SLEEP,
+    STORE,
     SUBSYSTEM,
     Desk,
     endpoint,
@@ -346,6 +348,23 @@ async def test_closing_a_served_client_cancels_its_handler() -> None:
 async def expect_failure(call: object) -> None:
     with pytest.raises(RpcError):
         await call  # type: ignore[misc]
+
+
+async def test_a_handler_may_lose_patience_with_its_client() -> None:
+    class Impatient(Desk):
+        async def call(self, connection: ServerConnection, request: Request) -> Reply:
+            with trio.move_on_after(2):
+                await request.receive(BytesSink(), 1000)
+            await trio.sleep(1)
+            return Reply(0)
+
+    async with world() as w:
+        w.server.serve(5, desk := Impatient())
+        connection = await w.bind(subsystem=5)
+        with pytest.raises(RpcError):
+            await connection.call(STORE, patience=5)  # without the file that the server wants
+        assert len(desk.parted) == 1
+        assert w.server.statistics()["connections"] == 0
 
 
 async def test_forgetting_a_peer_fails_its_calls_in_both_roles() -> None:
