@@ -131,10 +131,11 @@ class Sender:
             volume.drained.unpark_all()
             self._say("")
             return False
-        if not self._may_send(entries):
-            return False
         self._pause = pause
         await self._core.enter(volume)
+        if not self._may_send(entries):
+            self._pause = 0.0
+            return False
         frozen = [entry for entry in entries if entry.frozen]
         if frozen:
             return await self._settle(frozen)

@@ -1,0 +1,221 @@
+"""The rules that need no disk and no network."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realmfs.venus.ahead import Walk
+from realmfs.venus.batch import Kind, Waiting, choose
+from realmfs.venus.events import CallbackBroken, CallMade, Dropped, EventStream, Progress, Reintegrating
+from realmfs.venus.optimise import Past, plan
+from realmfs.vice.log import (
+    Chmod,
+    Chown,
+    Create,
+    Link,
+    MakeDir,
+    Remove,
+    RemoveDir,
+    Rename,
+    Store,
+    SymLink,
+    Utimes,
+)
+
+ATTRIBUTES = [Store.OPCODE, Utimes.OPCODE, Chown.OPCODE, Chmod.OPCODE]
+
+
+def past(*opcodes: int, **marks: bool) -> list[Past]:
+    return [Past(n, opcode, as_object=True, **marks) for n, opcode in enumerate(opcodes)]
+
+
+# -- superseded records ----------------------------------------------------------------------------------
+
+
+def test_the_table_of_superseded_records() -> None:
+    store, utimes, chown, chmod = ATTRIBUTES
+    cases = [
+        (store, [store], (0,)),
+        (store, [store, chown], ()),
+        (store, [utimes, utimes], (0, 1)),
+        (store, [chmod], ()),
+        (utimes, [store, utimes], (1,)),
+        (chown, [chown, store], (0,)),
+        (chmod, [chmod], (0,)),
+        (chmod, [chmod, store], ()),
+        (chown, [store, chown, store], (1, 0)),  # the barrier goes, and then what it kept apart
+        (store, [chmod, store, chmod], (1, 0)),
+        (store, [Create.OPCODE, store], (1,)),
+    ]
+    for new, before, cancelled in cases:
+        got = plan(new, past(*before))
+        assert set(got.cancel) == set(cancelled), (new, before, got)
+        assert got.log
+
+
+def test_removal_of_what_was_made_here() -> None:
+    made = past(Create.OPCODE, Store.OPCODE, Chmod.OPCODE, Rename.OPCODE)
+    assert plan(Remove.OPCODE, made) == plan(Remove.OPCODE, made)
+    assert plan(Remove.OPCODE, made).cancel == (0, 1, 2, 3)
+    assert not plan(Remove.OPCODE, made).log
+    assert plan(Remove.OPCODE, past(SymLink.OPCODE)).cancel == (0,)
+    assert plan(Remove.OPCODE, past(Create.OPCODE, Link.OPCODE), last_name=False).log
+    assert plan(Remove.OPCODE, past(Create.OPCODE, Link.OPCODE), last_name=False).cancel == ()
+    on_its_way = [Past(0, Create.OPCODE, as_object=True, frozen=True), *past(Store.OPCODE)]
+    assert plan(Remove.OPCODE, on_its_way).log
+    old = past(Store.OPCODE, Utimes.OPCODE)
+    assert plan(Remove.OPCODE, old).cancel == (0, 1)
+    assert plan(Remove.OPCODE, old).log
+
+
+def test_removal_of_a_directory_made_here_unless_something_was_entered() -> None:
+    made = past(MakeDir.OPCODE, Rename.OPCODE)
+    assert not plan(RemoveDir.OPCODE, made).log
+    entered = [*made, Past(2, Create.OPCODE, as_object=False)]
+    assert plan(RemoveDir.OPCODE, entered).log
+    assert plan(RemoveDir.OPCODE, entered).cancel == ()
+
+
+@given(st.lists(st.sampled_from(ATTRIBUTES), max_size=12))
+def test_what_is_cancelled_changes_no_outcome(opcodes: list[int]) -> None:
+    """Replaying the shortened log must leave the same contents, times, owner and mode as the long one."""
+    log: list[tuple[int, int]] = []
+    everything: list[tuple[int, int]] = []
+    for number, opcode in enumerate(opcodes):
+        got = plan(opcode, [Past(n, o, as_object=True) for n, o in log])
+        log = [entry for entry in log if entry[0] not in got.cancel]
+        log.append((number, opcode))
+        everything.append((number, opcode))
+    assert replay(log) == replay(everything)
+    stores = [n for n, opcode in log if opcode == Store.OPCODE]
+    chowns = [n for n, opcode in log if opcode == Chown.OPCODE]
+    assert len(chowns) <= 1
+    assert len(stores) <= len(chowns) + 1
+
+
+def replay(log: list[tuple[int, int]]) -> dict[str, int]:
+    state: dict[str, int] = {}
+    for number, opcode in log:
+        if opcode == Store.OPCODE:
+            state["contents"] = state["time"] = number
+        else:
+            state[{Utimes.OPCODE: "time", Chown.OPCODE: "owner", Chmod.OPCODE: "mode"}[opcode]] = number
+    return state
+
+
+@given(st.lists(st.sampled_from(ATTRIBUTES), max_size=8), st.sampled_from(ATTRIBUTES))
+def test_blocked_records_are_left_alone(opcodes: list[int], new: int) -> None:
+    assert plan(new, past(*opcodes, blocked=True)).cancel == ()
+
+
+# -- batches -----------------------------------------------------------------------------------------------
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from([Create.OPCODE, Store.OPCODE, Chmod.OPCODE, Rename.OPCODE]),
+        st.frozensets(st.integers(1, 6), min_size=1, max_size=3),
+        st.sampled_from([10, 10, 10, 5000]),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@given(RECORDS, st.booleans())
+def test_batches_keep_the_order_of_what_belongs_together(
+    records: list[tuple[int, frozenset[int], int, bool]], own_servers: bool
+) -> None:
+    waiting = [
+        Waiting(n, opcode, objects, length, held=held and opcode == Store.OPCODE)
+        for n, (opcode, objects, length, held) in enumerate(records)
+    ]
+    sent: list[int] = []
+    while True:
+        rest = [record for record in waiting if record.sequence not in sent]
+        batch = choose(rest, own_servers=own_servers, records=5, files=3, big=1000)
+        if batch is None:
+            break
+        chosen = [waiting[n] for n in batch.sequences]
+        assert 0 < len(chosen) <= 5
+        assert batch.sequences == tuple(sorted(batch.sequences))
+        assert sum(record.opcode == Store.OPCODE for record in chosen) <= 3
+        assert not any(record.held for record in chosen)
+        kinds = {record.opcode == Store.OPCODE for record in chosen}
+        assert own_servers or len(kinds) == 1
+        assert batch.kind is not Kind.HANDLE or len(chosen) == 1
+        sent += batch.sequences
+    for place, number in enumerate(sent):
+        earlier = [n for n in range(number) if waiting[n].objects & waiting[number].objects]
+        assert set(earlier) <= set(sent[:place]), "a record overtook one about the same object"
+    assert all(record.sequence in sent or _waits(record, waiting, sent) for record in waiting)
+
+
+def _waits(record: Waiting, waiting: list[Waiting], sent: list[int]) -> bool:
+    """Tell whether a record has a reason to stay: it is held, or belongs with one that stays."""
+    if record.held:
+        return True
+    return any(w.sequence not in sent and w.objects & record.objects for w in waiting[: record.sequence])
+
+
+def test_a_blocked_record_stops_all_behind_it() -> None:
+    waiting = [
+        Waiting(1, Create.OPCODE, frozenset({1})),
+        Waiting(2, Create.OPCODE, frozenset({2}), blocked=True),
+        Waiting(3, Create.OPCODE, frozenset({3})),
+    ]
+    batch = choose(waiting, own_servers=True, records=10, files=10, big=10)
+    assert batch is not None
+    assert batch.sequences == (1,)
+    assert choose(waiting[1:], own_servers=True, records=10, files=10, big=10) is None
+
+
+# -- reading ahead ------------------------------------------------------------------------------------------
+
+
+@given(st.permutations([b"%02d" % n for n in range(40)]), st.booleans())
+def test_a_walk_in_order_is_brought_ahead_of_once(listed: list[bytes], by_name: bool) -> None:
+    walk = Walk(listed)
+    order = sorted(listed) if by_name else listed
+    brought: list[bytes] = []
+    late = 0
+    for name in order:
+        late += name not in brought
+        names = walk.used(name, 8)
+        assert len(names) <= 8 + 1
+        brought += names
+    assert late <= 6
+    assert walk.in_order
+
+
+def test_a_random_walk_brings_nothing() -> None:
+    names = [b"%03d" % n for n in range(100)]
+    walk = Walk(names)
+    assert not any(walk.used(names[n * 37 % 100], 32) for n in range(100))
+
+
+# -- events -------------------------------------------------------------------------------------------------
+
+
+def test_events_speak_as_codacon_does() -> None:
+    assert CallMade("GetAttr", "f").line() == "fetch::GetAttr f"
+    assert CallMade("GetAttr", "f", done=True).line() == "fetch::getattr f done"
+    assert CallbackBroken("s1", "7f.1.1").line() == "callback::Callback s1 (7f.1.1)"
+    assert Reintegrating("vol", 3, 10).line() == "reintegrate::vol, 3/10"
+    assert Progress("f", 4, 10, 2).line() == "progress::fetching (f) 40% (4Bs/10Bs) [2 - 4]"
+    assert len(CallMade("x" * 300, "y").line().encode()) == 255
+    event = CallMade("GetAttr", "f", time=1.0).json()
+    assert event["kind"] == "fetch"
+    assert event["event"] == "CallMade"
+    assert event["object"] == "f"
+
+
+def test_a_slow_watcher_is_told_what_it_lost() -> None:
+    stream = EventStream(watchers=1)
+    with stream.watch(limit=3) as watcher:
+        for number in range(10):
+            stream.publish(CallMade(str(number), ""))
+        assert [event.text() for event in watcher.waiting()] == ["0 ", "1 ", "2 "]
+        stream.publish(CallMade("later", ""))
+        dropped, later = watcher.waiting()
+        assert dropped == Dropped(7, time=dropped.time)
+        assert later.text() == "later "
+    assert not stream._watchers
