@@ -60,6 +60,11 @@ class Walk:
         return name in self._orders[0].places
 
     @property
+    def size(self) -> int:
+        """How many names there were when the walk began."""
+        return len(self._orders[0].names)
+
+    @property
     def in_order(self) -> bool:
         """Whether the last steps were in one of the orders."""
         return max(order.steps for order in self._orders) >= STEPS_BEFORE

@@ -65,6 +65,7 @@ class Committer:
         self._renew((core.nodes.in_memory(number) for number in cleaned), entries[0].uid)
         if not core.cache.log.summary(volume.key).records:
             volume.drained.unpark_all()
+        core.shrunk.unpark_all()
 
     def _advance(self, volume: VolumeState, fid: Fid, vv: VersionVector) -> None:
         core = self._core

@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from itertools import islice
 from time import time
 
+import trio
+
 from realmfs.cache.cache import Cache
+from realmfs.cache.errors import CacheFull
 from realmfs.cache.inodes import ROOT_NUMBER
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER
@@ -36,6 +39,7 @@ class Core:
         self.nodes = Nodes(cache, settings.objects_in_memory, self.volumes.by_key, self._left_memory)
         self.kernel: KernelNotifier | None = None
         self.top = self._make_top()
+        self.shrunk = trio.lowlevel.ParkingLot()  # who waits for pending changes to be taken by servers
         self.logged: Callable[[VolumeState], None] = lambda volume: None  # told of every new record
 
     def _make_top(self) -> Node:
@@ -78,12 +82,36 @@ class Core:
 
     # -- room ------------------------------------------------------------------------------------------------
 
-    async def room(self, *, size: int = 0, objects: int = 0) -> None:
-        """Make room in the cache. Raises CacheFull (ENOSPC) if what could go is not enough."""
+    async def room(self, *, size: int = 0, objects: int = 0, records: int = 0) -> None:
+        """Make room in the cache and the log.
+
+        What pending changes hold comes free as servers take them, so a full cache waits for that, most of
+        the patience. Raises CacheFull (ENOSPC) when that does not help (promise 2 of the design); a log that
+        stays full is refused by `append`, if the change then needs a record at all.
+        """
+        with trio.move_on_after(self.settings.patience * 0.8):
+            while self._full(size, objects, records) and self._may_shrink():
+                await self.shrunk.park()
+        if not self.cache.replacement.fits(size=size, objects=objects):
+            evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
+            self.evicted(evicted.data, evicted.objects)
+
+    def _full(self, size: int, objects: int, records: int) -> bool:
+        if self.cache.log.count + records > self.cache.limits.log_records:
+            return True
         if self.cache.replacement.fits(size=size, objects=objects):
-            return
-        evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
+            return False
+        try:
+            evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
+        except CacheFull:
+            return True
         self.evicted(evicted.data, evicted.objects)
+        return False
+
+    def _may_shrink(self) -> bool:
+        """Tell whether any waiting change is being sent."""
+        volumes = (self.volumes.by_key(key) for key in self.cache.log.volumes())
+        return any(volume.reachable and not volume.waiting_for for volume in volumes)
 
     def trim(self) -> None:
         """Free the margins of the cache again."""

@@ -67,7 +67,11 @@ class Files:
 
         Raises CodaError: EISDIR, ELOOP, EACCES, EROFS, EAGAIN for programs that may not fetch.
         """
-        await self._validator.status(node, caller.uid)
+        try:
+            await self._validator.status(node, caller.uid)
+        except CodaError as error:
+            if error.code is not Code.EINCONS:
+                raise
         self._check_kind(node)
         writer = bool(flags & WRITING)
         if writer:

@@ -16,11 +16,10 @@ Waiting records that the new one makes pointless go in the same transaction (opt
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from time import time
 
 from realmfs.cache.containers import Container
-from realmfs.cache.log import LogEntry, Role, State
+from realmfs.cache.log import Role, State
 from realmfs.rpc2.marshal import Packer
 from realmfs.venus.access import Access
 from realmfs.venus.core import Core
@@ -34,7 +33,7 @@ from realmfs.venus.validity import Validator
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.log import AnyRecord, unpack_log
+from realmfs.vice.log import AnyRecord, Remove, RemoveDir
 from realmfs.vice.types import StoreId
 
 ROUNDS = 5
@@ -65,6 +64,7 @@ class Operation(ABC):
     """One change by one caller in one volume. Subclasses name the steps at the head of the file."""
 
     new_objects = 0
+    new_records = 1
 
     def __init__(self, tools: Tools, caller: Caller, volume: VolumeState) -> None:
         self.tools = tools
@@ -79,7 +79,7 @@ class Operation(ABC):
         for _ in range(ROUNDS):
             await self.turn()
             await self.prepare()
-            await core.room(objects=self.new_objects)
+            await core.room(objects=self.new_objects, records=self.new_records)
             if self.ready() and self._is_our_turn():
                 break
         else:
@@ -150,10 +150,15 @@ class Operation(ABC):
             for number, (entry, role) in sorted(waiting.items())
         ]
         todo = plan(record.OPCODE, past, last_name=last_name)
-        if todo.log:
-            self._append(record, objects, parents, contents)
+        removal = isinstance(record, Remove | RemoveDir)
+        if todo.log and removal:
+            self._append(
+                record, objects, parents, contents
+            )  # first: an object that nothing is about would go
         for sequence in todo.cancel:
             self._cleaned(self.core.cache.log.cancel(waiting[sequence][0]))
+        if todo.log and not removal:
+            self._append(record, objects, parents, contents)
 
     def _append(
         self, record: AnyRecord, objects: Sequence[Node], parents: Sequence[Node], contents: Container | None
@@ -226,9 +231,3 @@ class Operation(ABC):
             self.core.kernel_forget_name(parent.ino, name)
             if self.core.kernel is not None and parent.lookups:
                 self.core.kernel.invalidate_inode(parent.ino, attr_only=True)
-
-
-def record_of(entry: LogEntry) -> AnyRecord:
-    """Return a waiting record as a value, with its store id."""
-    (record,) = unpack_log(entry.record)
-    return replace(record, store_id=entry.store_id or UNSENT)

@@ -60,10 +60,11 @@ class ReadAhead:
         data: bool,
     ) -> None:
         directory = parent.directory
-        if directory is None or not parent.volume.reachable:
+        if directory is None or name not in directory or not parent.volume.reachable:
             return
         walk = walks.get(parent)
-        if walk is None or not walk.knows(name):
+        if walk is None or (not walk.knows(name) and len(directory) > 2 * walk.size):
+            # Making a walk costs as much as a listing; one that grows is not made anew for each new name.
             walk = walks[parent] = Walk(name for name in directory.names() if name not in DOTS)
         for following in walk.used(name, limit):
             found = directory.lookup(following)

@@ -348,16 +348,19 @@ class Venus:
     @bounded
     async def flush(self, handle: int) -> None:
         """Log what was written: the promise of close(2)."""
+        await self.core.room(records=1)
         self.files.flush(handle)
 
     @bounded
     async def fsync(self, handle: int, data_only: bool) -> None:
         """Log what was written and wait until it is on the disk."""
+        await self.core.room(records=1)
         await self.files.fsync(handle)
 
     async def release(self, handle: int) -> None:
         """Close a handle; what was written after the last flush is logged."""
         try:
+            await self.core.room(records=1)
             self.files.release(handle)
         except OSError as error:
             raise CodaError.from_oserror(error) from error
@@ -414,7 +417,7 @@ class Venus:
     # -- the rest --------------------------------------------------------------------------------------
 
     async def statfs(self, caller: Caller) -> Space:
-        """Return the size of the cache, and how much of it is free or replaceable."""
+        """Return the size of the cache, and how much of it is free."""
         limits = self.cache.limits
         return Space(
             limits.bytes,

@@ -311,6 +311,20 @@ async def test_a_full_log_refuses_and_nothing_is_half_done(
         assert await a.ls(ROOT) == ["1", "2", "3", "4"]
 
 
+async def test_a_full_log_waits_for_servers_that_take_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    limits = Limits(bytes=1 << 20, objects=500, log_records=5, reserve=0)
+    async with world(tmp_path) as w:
+        a = await w.client(limits=limits)
+        for number in range(40):
+            await a.mkdir(f"{ROOT}/{number}")
+        for number in range(10):
+            await a.write(f"{ROOT}/f{number}", bytes(300_000))
+        await a.drained()
+        assert len(await a.ls(ROOT)) == 50
+
+
 async def test_another_user_waits_for_his_turn(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     other = Caller(1001, 1001, 0)
     async with world(tmp_path) as w:

@@ -5,12 +5,16 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
 import trio
 
 from realmfs.cache.limits import Limits
+from realmfs.realms.types import Attributes
 from realmfs.venus.face import ROOT_INODE, Caller
 from realmfs.venus.making import MakeSymlink
 from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid
 from tests.t5_venus.world import ME, REALM, SERVER, refused, world
 
 ROOT = f"/{REALM}"
@@ -432,6 +436,39 @@ async def test_mount_links_are_covered(tmp_path: Path, autojump_clock: trio.abc.
         with refused(errno.EACCES):
             await a.rmdir(f"{ROOT}/m")
         assert await a.venus.getxattr(ME, mounted.ino, b"user.coda.mount") == f"/{REALM}/m".encode()
+
+
+async def test_a_conflict_is_shown_as_a_dangling_link(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"x")
+        await a.drained()
+        attr = await b.look(f"{ROOT}/f")
+        node = b.venus.core.nodes.by_number(attr.ino)
+        group = b.venus.core.group(node.volume)
+        ask = group.get_attr
+
+        async def disagree(fid: Fid, user: int, **options: float) -> Attributes:
+            if fid == node.fid:
+                raise CodaError(Code.EINCONS)
+            return await ask(fid, user, **options)
+
+        monkeypatch.setattr(group, "get_attr", disagree)
+        await a.write(f"{ROOT}/f", b"y")
+        await a.drained()
+        shown = await b.look(f"{ROOT}/f")
+        assert stat.S_IFMT(shown.mode) == stat.S_IFLNK
+        text = await b.venus.readlink(ME, shown.ino)
+        assert text == b"@%08x.%08x.%08x@%s." % (*node.fid, REALM.encode())
+        assert shown.size == len(text) == 29 + len(REALM)
+        with refused(errno.ELOOP):
+            await b.venus.open(ME, shown.ino, os.O_RDONLY)
+        with refused(errno.EUCLEAN):
+            await b.unlink(f"{ROOT}/f")
+        monkeypatch.undo()
+        assert await b.read(f"{ROOT}/f") == b"y"
 
 
 async def test_extended_attributes(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
