@@ -11,7 +11,7 @@ import trio
 from realmfs.server.database import StoreError
 from realmfs.server.imports import Imported, import_tree
 from realmfs.server.mounts import make_mount
-from realmfs.server.serving import Serving, serve_realm
+from realmfs.server.serving import RealmServer
 from realmfs.server.store import FILE_PORT, ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice.acl import parse_rights
@@ -136,11 +136,12 @@ def _report(volume: str, done: Imported) -> None:
 
 
 async def _serve(store: ServerStore, realm: str, address: tuple[str, int], auth_port: int | None) -> None:
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            serving: Serving = await nursery.start(serve_realm, store, *address, auth_port)
-            files, logins = ("{}:{}".format(*served) for served in serving)
+    server = await RealmServer.bind(store, *address, auth_port)
+    files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run)
             click.echo(f"serving {realm} at {files}, auth2 at {logins}; realms file: {realm} {files}")
             sys.stdout.flush()
             await anext(aiter(signals))
-        nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()

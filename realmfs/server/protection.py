@@ -18,7 +18,7 @@ ANYUSER: Final = "System:AnyUser"
 KEY_LENGTH: Final = 8
 
 _FIRST_USER = 1000  # the first user gets the id after it
-_NAME = re.compile(r"[A-Za-z][^\s/@\x00-\x1f\x7f]{0,62}")
+_NAME = re.compile(r"[A-Za-z][^\s/@\x00-\x1f\x7f\ud800-\udfff]{0,62}")
 _NO_KEYS = (bytes(KEY_LENGTH), b"\xff" * KEY_LENGTH)
 
 
@@ -60,6 +60,8 @@ class Protection:
 
     def id_of(self, name: str) -> int | None:
         """Return the id of the user or group of that name, if there is one."""
+        if not _NAME.fullmatch(name):
+            return None
         row = self._database.row("SELECT id FROM principal WHERE name = ?", name)
         return row[0] if row else None
 

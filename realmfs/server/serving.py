@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import NamedTuple
+from typing import Self
 
 import trio
 
@@ -20,36 +20,41 @@ log = logging.getLogger(__name__)
 ANY_PORT = 0
 
 
-class Serving(NamedTuple):
-    """Where a realm is served."""
+class RealmServer:
+    """A realm that has its sockets; `run` serves it."""
 
-    file: Address
-    auth: Address
+    def __init__(self, store: ServerStore, files: Transport, logins: Transport) -> None:
+        """Take two transports; callers with sockets in mind use `bind`."""
+        self.file_address: Address = files.address
+        self.auth_address: Address = logins.address
+        self.file_server = FileServer(store, Endpoint(files))
+        self.auth_server = AuthServer(store, Endpoint(logins))
 
+    @classmethod
+    async def bind(
+        cls, store: ServerStore, address: str, port: int = FILE_PORT, auth_port: int | None = None
+    ) -> Self:
+        """Open UDP sockets at a local address, which clients are told from now on. Raises StoreError.
 
-async def serve_realm(
-    store: ServerStore,
-    address: str,
-    port: int = FILE_PORT,
-    auth_port: int | None = None,
-    *,
-    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve a store at a local address until cancelled; `nursery.start` it, which returns a Serving.
+        Port 0 is any port. Without `auth_port` auth2 takes its own, 370; where that is forbidden or taken the
+        port after the file service's, and if need be any.
+        """
+        files = await _bind(address, port)
+        try:
+            logins = await _bind_auth(address, files.address[1], auth_port)
+        except BaseException:
+            files.close()
+            raise
+        with store.transaction():
+            store.set_address(*files.address)
+        return cls(store, files, logins)
 
-    Port 0 is any port. Without `auth_port` auth2 takes its own, 370; where that is forbidden or taken the
-    port after the file service's, and if need be any. Raises StoreError if an address cannot be had.
-    """
-    files = await _bind(address, port)
-    logins = await _bind_auth(address, files.address[1], auth_port)
-    with store.transaction():
-        store.set_address(*files.address)
-    file_server = FileServer(store, Endpoint(files))
-    auth_server = AuthServer(store, Endpoint(logins))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(file_server.run)
-        await nursery.start(auth_server.run)
-        task_status.started(Serving(files.address, logins.address))
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.file_server.run)
+            await nursery.start(self.auth_server.run)
+            task_status.started()
 
 
 async def _bind(address: str, port: int) -> Transport:

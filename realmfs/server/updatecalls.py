@@ -10,10 +10,11 @@ from realmfs.server.state import Caller, Found, Refusal, ServerState
 from realmfs.vice import calls
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import Store
-from realmfs.vice.types import ObjectType, Order, Rights, VersionFlags
+from realmfs.vice.types import ObjectType, Order, Rights, VersionFlags, VersionVector
 from realmfs.vice.wire import NoResults
 
 _MAX_TARGET = 4095
+_MAX_VERSION = 0x7FFF0000
 _UNSOUND = VersionFlags.INCON | VersionFlags.BARREN | VersionFlags.COP2PENDING
 
 
@@ -103,6 +104,7 @@ class UpdateCalls:
         state.cop2(args.piggy_cop2)
         found = state.find(args.fid, inconsistent_ok=True)
         caller.require_administrator()
+        _check_vector(args.vv)
         async with state.exclusive(found.volume):
             with state.store.transaction():
                 state.store.vnodes.set_vector(found.vnode.fid, args.vv)
@@ -115,6 +117,7 @@ class UpdateCalls:
         """Give a file or symlink in conflict its new contents, for administrators (conflicts.md §5.4)."""
         state = self._state
         caller.require_administrator()
+        _check_vector(args.status.vv)
         async with state.exclusive(state.find(args.fid, inconsistent_ok=True).volume):
             found = state.find(args.fid, inconsistent_ok=True)
             self._check_repair(caller, found, args)
@@ -164,6 +167,12 @@ class UpdateCalls:
         with store.transaction():
             store.vnodes.write([vnode])
             store.volumes.settle(found.volume.id, 1, vnode.blocks - blocks)
+
+
+def _check_vector(vv: VersionVector) -> None:
+    """Refuse counters that nobody could have reached and that could not be counted on from."""
+    if not all(0 <= version < _MAX_VERSION for version in vv.versions):
+        raise CodaError(Code.EINVAL, f"no version vector: {vv}")
 
 
 def _with_index(index: int) -> calls.Reintegrate.Reply:

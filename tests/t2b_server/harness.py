@@ -146,7 +146,9 @@ class Realm:
     ) -> Client:
         """Start a client on a port of its own; with `user` it has a token."""
         address = (f"10.0.1.{next(self._ports)}", 0)
-        client = Client(Endpoint(self.net.transport(address), rng=random.Random(address[0])), self)
+        client = Client(
+            Endpoint(self.net.transport(address), rng=random.Random(address[0])), self.volume, user
+        )
         await nursery.start(client.endpoint.run)
         await client.bind(self.token(user) if user is not None else None)
         if introduce:
@@ -157,9 +159,11 @@ class Realm:
 class Client:
     """A client: calls, callbacks that it got, and what it hands over when asked."""
 
-    def __init__(self, endpoint: Endpoint, realm: Realm) -> None:
+    def __init__(self, endpoint: Endpoint, volume: int, user: int | None = None) -> None:
         self.endpoint = endpoint
-        self.realm = realm
+        self.user = user
+        self.volume = volume
+        self.root = Fid.root(volume)
         self.broken: list[Fid] = []
         """Callbacks received, without probes."""
         self.probes = 0
@@ -231,7 +235,7 @@ class Client:
 
     async def new_fid(self, kind: ObjectType = ObjectType.FILE, volume: int | None = None) -> Fid:
         """Take a fid from a range."""
-        volume = volume or self.realm.volume
+        volume = volume or self.volume
         if not self._fids.get(kind):
             call = calls.AllocFids(volume=volume, type=kind, range=FidRange.request(32))
             granted = (await self.ask(call)).range.checked(32, kind is ObjectType.DIRECTORY)
@@ -260,7 +264,7 @@ class Client:
         if vectors is None:
             vectors = await self.vectors(records)
         packed = pack_log(thread(records, vectors))
-        volume = arguments.pop("volume", self.realm.volume)
+        volume = arguments.pop("volume", self.volume)
         call = calls.Reintegrate(volume=volume, log_size=len(packed), **arguments)
         return await self.ask_code(call, source=BytesSource(packed))
 
@@ -292,14 +296,14 @@ class Client:
 
     def create(self, name: bytes, fid: Fid, parent: Fid | None = None, mode: int = 0o644) -> log.Create:
         """Return a record."""
-        parent = parent or self.realm.root
+        parent = parent or self.root
         return log.Create(
             mtime=NOW, store_id=self.store_id(), parent=parent, name=name, owner=4711, mode=mode, fid=fid
         )
 
     def mkdir(self, name: bytes, fid: Fid, parent: Fid | None = None) -> log.MakeDir:
         """Return a record."""
-        parent = parent or self.realm.root
+        parent = parent or self.root
         return log.MakeDir(
             mtime=NOW, store_id=self.store_id(), parent=parent, name=name, fid=fid, owner=4711, mode=0o755
         )
@@ -307,7 +311,7 @@ class Client:
     def symlink(self, name: bytes, content: bytes, fid: Fid, mode: int = 0o777) -> log.SymLink:
         """Return a record."""
         return log.SymLink(
-            mtime=NOW, store_id=self.store_id(), parent=self.realm.root, name=name, content=content,
+            mtime=NOW, store_id=self.store_id(), parent=self.root, name=name, content=content,
             fid=fid, owner=0, mode=mode,
         )  # fmt: skip
 
@@ -321,17 +325,17 @@ class Client:
 
     def remove(self, name: bytes, fid: Fid, parent: Fid | None = None) -> log.Remove:
         """Return a record."""
-        parent = parent or self.realm.root
+        parent = parent or self.root
         return log.Remove(mtime=NOW, store_id=self.store_id(), parent=parent, name=name, fid=fid)
 
     def rmdir(self, name: bytes, fid: Fid, parent: Fid | None = None) -> log.RemoveDir:
         """Return a record."""
-        parent = parent or self.realm.root
+        parent = parent or self.root
         return log.RemoveDir(mtime=NOW, store_id=self.store_id(), parent=parent, name=name, fid=fid)
 
     def link(self, name: bytes, fid: Fid, parent: Fid | None = None) -> log.Link:
         """Return a record."""
-        parent = parent or self.realm.root
+        parent = parent or self.root
         return log.Link(mtime=NOW, store_id=self.store_id(), parent=parent, name=name, fid=fid)
 
     def rename(self, old: tuple[Fid, bytes], new: tuple[Fid, bytes], fid: Fid) -> log.Rename:

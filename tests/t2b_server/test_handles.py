@@ -25,21 +25,21 @@ from tests.t2b_server.harness import ALL, NOW, Client, Realm, dump, serving
 
 async def send(client: Client, handle: ReintHandle, data: bytes, announced: int | None = None) -> int:
     length = len(data) if announced is None else announced
-    request = calls.SendReintFragment(volume=client.realm.volume, handle=handle, length=length)
+    request = calls.SendReintFragment(volume=client.volume, handle=handle, length=length)
     code, _ = await client.ask_code(request, source=BytesSource(data))
     return code
 
 
 async def close(client: Client, handle: ReintHandle, records: list[log.AnyRecord]) -> int:
     packed = pack_log(thread(records, await client.vectors(records)))
-    request = calls.CloseReintHandle(volume=client.realm.volume, log_size=len(packed), handle=handle)
+    request = calls.CloseReintHandle(volume=client.volume, log_size=len(packed), handle=handle)
     code, reply = await client.ask_code(request, source=BytesSource(packed))
     assert (reply.new_stamp, reply.promised) == (0, False)
     return code
 
 
 async def length_of(client: Client, handle: ReintHandle) -> tuple[int, int]:
-    code, reply = await client.ask_code(calls.QueryReintHandle(volume=client.realm.volume, handle=handle))
+    code, reply = await client.ask_code(calls.QueryReintHandle(volume=client.volume, handle=handle))
     return code, reply.length
 
 
