@@ -125,11 +125,11 @@ async def test_a_holder_who_hands_over_a_file_is_not_dead(tmp_path: Path, autoju
         other = realm.store.create_volume("other", anyuser=ALL)
         await busy.status(realm.root)
         fid = await busy.new_fid(volume=other.group_id)
-        busy.data[fid] = random.Random(1).randbytes(2_000_000)
+        busy.data[fid] = random.Random(1).randbytes(6_000_000)
         realm.net.latency = 0.05
         records: list[log.AnyRecord] = [
             busy.create(b"big", fid, Fid.root(other.group_id)),
-            busy.store(fid, 2_000_000),
+            busy.store(fid, 6_000_000),
         ]
 
         async def store() -> None:
@@ -142,7 +142,7 @@ async def test_a_holder_who_hands_over_a_file_is_not_dead(tmp_path: Path, autoju
             await writer.make_file(b"f", b"")
             assert trio.current_time() - start > hosts.PATIENCE, "or the test shows nothing"
         assert busy.broken == [realm.root]
-        assert len(await busy.fetch(fid)) == 2_000_000
+        assert len(await busy.fetch(fid)) == 6_000_000
 
 
 async def test_silent_hosts_are_probed_and_dropped(tmp_path: Path, autojump_clock: MockClock) -> None:
