@@ -141,20 +141,21 @@ class Links:
     def release(self, link: Link) -> None:
         """Take a link back."""
         self._lent.discard(link)
-        if link.generation != self.generation or not link.connection.usable:
+        surplus = self._count > self._limit
+        if surplus or link.generation != self.generation or not link.connection.usable:
             self._close(link)
-            return
+        else:
+            self._keep(link)
+
+    def _keep(self, link: Link) -> None:
         self._idle.setdefault(link.user, []).append(link)
         self._wake()
 
     def adopt(self, link: Link) -> None:
-        """Take a link made outside of `acquire` among the idle ones, if there is room."""
-        if self._count < self._limit:
-            self._count += 1
-            link.generation = self.generation
-            self.release(link)
-        else:
-            link.connection.close()
+        """Take a link made outside of `acquire` among the idle ones; above the limit it lasts for one use."""
+        self._count += 1
+        link.generation = self.generation
+        self._keep(link)
 
     def drop(self, code: int) -> None:
         """Close all links and end their calls with `code`."""

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 
 
-async def probe(context: Context, server: Server) -> bool:
+async def probe(server: Server) -> bool:
     """Find out whether a server is there, and whether it can reach us; a few seconds at most.
 
     One that is up is asked for the time, and must call back meanwhile (vice.md §4.3); any other is bound.
@@ -32,7 +32,7 @@ async def probe(context: Context, server: Server) -> bool:
     back_probes, epoch = server.back_probes, server.epoch
     code = int(Rpc2Code.TIMEOUT)
     try:
-        with trio.move_on_after(context.settings.contact):
+        with trio.move_on_after(server.contact_time):
             code, _ = await link.call(GetTime.OPCODE, GetTime().pack())
     finally:
         server.links.release(link)
@@ -64,7 +64,7 @@ class Prober:
                 self._context.background(("probe", server), partial(self._check, server))
 
     async def _probe(self, server: Server) -> None:
-        await probe(self._context, server)
+        await probe(server)
 
     async def _check(self, server: Server) -> None:
         log.debug("%s is silent: is it there, and does it know us?", server)

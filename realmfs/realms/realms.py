@@ -16,7 +16,6 @@ import trio
 
 from realmfs.realms.callbacks import CallbackService
 from realmfs.realms.context import Context
-from realmfs.realms.links import Link
 from realmfs.realms.lookup import (
     FILE_SERVICE,
     LOGIN_SERVICE,
@@ -142,7 +141,7 @@ class Realms:
         """Probe servers now, all by default; a few seconds. What comes of it is in their state."""
         async with trio.open_nursery() as nursery:
             for server in self.servers() if servers is None else servers:
-                nursery.start_soon(probe, self.context, server)
+                nursery.start_soon(probe, server)
 
     def network_changed(self) -> None:
         """Probe every server we have had to do with at once: a way may have opened or closed."""
@@ -195,7 +194,7 @@ class Realms:
 
         The last thing to do: promises, connections and callback channels are gone.
         """
-        await self._take_leave(self._farewells(), within)
+        await self._take_leave(within)
         for server in self.servers():
             self.context.endpoint.forget_peer(server.address)
 
@@ -203,23 +202,25 @@ class Realms:
         """Go off line by hand, taking leave of the servers, or come back and look for them at once."""
         if self.context.online == online:
             return
-        farewells = [] if online else self._farewells()
         self.context.online = online
         if online:
             self.network_changed()
-            return
+        else:
+            self.context.background(("leave",), self._go_off_line)
+
+    async def _go_off_line(self) -> None:
+        await self._take_leave(1.0)
         for server in self.servers():
-            if server.contacted:
-                server.failed()
-        self.context.background(("leave",), partial(self._take_leave, farewells, 1.0))
+            if server.contacted and not self.context.online:
+                server.failed("off line by hand")
 
-    def _farewells(self) -> list[tuple[Server, Link]]:
-        up = [server for server in self.servers() if server.state is State.UP]
-        links = [(server, server.links.take_any()) for server in up]
-        return [(server, link) for server, link in links if link is not None]
-
-    async def _take_leave(self, farewells: Sequence[tuple[Server, Link]], within: float) -> None:
-        async def bid(server: Server, link: Link) -> None:
+    async def _take_leave(self, within: float) -> None:
+        async def bid(server: Server) -> None:
+            link = server.links.take_any()
+            if link is None and await server.reach():  # all of them are busy
+                link = server.links.take_any()
+            if link is None:
+                return
             try:
                 code, _ = await link.call(TokenExpired.OPCODE, TokenExpired().pack())
                 log.debug("left %s: %d", server, code)
@@ -228,5 +229,6 @@ class Realms:
 
         with trio.move_on_after(within):
             async with trio.open_nursery() as nursery:
-                for server, link in farewells:
-                    nursery.start_soon(bid, server, link)
+                for server in self.servers():
+                    if server.state is State.UP:
+                        nursery.start_soon(bid, server)

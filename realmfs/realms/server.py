@@ -98,6 +98,8 @@ class Server:
         self.epoch = 0
         self.promised = False
         """Whether it has given a promise that still stands, as far as we know."""
+        self.reason = ""
+        """Why it is down, for people."""
         self.back_probes = 0
         self.fetches_partially: bool | None = None
         self.links = Links(context.settings.connections, self._make)
@@ -140,6 +142,11 @@ class Server:
     def last_heard(self) -> float | None:
         """When anything came from it (trio's clock)."""
         return self._context.endpoint.last_heard(self.address)
+
+    @property
+    def contact_time(self) -> float:
+        """How long it may take to answer a bind, which needs two round trips, or a probe."""
+        return self._context.settings.contact + 4 * (self.round_trip or 0.0)
 
     @property
     def protection(self) -> str:
@@ -217,23 +224,23 @@ class Server:
             return await self._introduce(user, token)
         except RpcError as error:
             if not _refused(error) and generation == self.links.generation:
-                self.judge(
-                    int(error.code) if verdict(int(error.code)) is not Verdict.ALIVE else Rpc2Code.DEAD
-                )
+                code = int(error.code)
+                self.judge(Rpc2Code.DEAD if verdict(code) is Verdict.ALIVE else code, str(error))
             raise
 
     async def _introduce(self, user: int, token: Token | None) -> Link:
         context = self._context
         credentials = _credentials(user, token)
         connection = await context.endpoint.bind(
-            self.address, FILE_SUBSYSTEM, credentials, patience=context.settings.contact
+            self.address, FILE_SUBSYSTEM, credentials, patience=self.contact_time
         )
         body = NewConnectFS(client=context.client_id).pack()
         reply = await connection.call(NewConnectFS.OPCODE, body, patience=context.settings.patience)
         if reply.code != 0:
             connection.close()
-            log.info("%s: NewConnectFS: %s", self, reply.code)
-            raise RpcError(Rpc2Code.NOCONNECTION)
+            blocked = reply.code == Code.EPIPE
+            text = "it cannot call us back" if blocked else f"it answers NewConnectFS with {reply.code}"
+            raise RpcError(Rpc2Code.NOCONNECTION, text)
         if self.fetches_partially is None:
             reply = await connection.call(
                 FetchPartial.OPCODE, FetchPartial(fid=Fid.zero()).pack(), patience=context.settings.patience
@@ -244,22 +251,23 @@ class Server:
 
     # what is found out about the server
 
-    def judge(self, code: int) -> None:
+    def judge(self, code: int, reason: str = "") -> None:
         """Draw the conclusion from what the transport found."""
         if verdict(code) is Verdict.DEAD:
-            self.failed(code)
+            self.failed(reason or Rpc2Code.name_of(code))
         elif verdict(code) is Verdict.FORGOT:
             self.forgot_us()
 
-    def failed(self, code: int = Rpc2Code.DEAD) -> None:
+    def failed(self, reason: str) -> None:
         """It is down.
 
         Drop everything but its callback connection, whose keys a returning server may still use.
         """
         if self.state is State.DOWN:
             return
-        log.info("%s of %s is down (%s)", self, self.realm, code)
+        log.info("%s of %s is down: %s", self, self.realm, reason)
         self.state = State.DOWN
+        self.reason = reason
         self._just_naked = False
         self._void()
         self.links.drop(Rpc2Code.DEAD)
@@ -311,6 +319,7 @@ class Server:
         if self.state is not State.UP:
             log.info("%s of %s is up", self, self.realm)
         self.state = State.UP
+        self.reason = ""
         self._void()
         self.probes.answered()
         self._owner.reached()

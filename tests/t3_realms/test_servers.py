@@ -13,6 +13,14 @@ from tests.t3_realms.vicepeer import FILE, ROOT
 from tests.t3_realms.world import HOSTS, World
 
 
+async def test_a_server_that_cannot_call_back_says_so(servers: World) -> None:
+    servers.peers[1].on[NewConnectFS] = lambda _: Code.EPIPE
+    await (await servers.group()).get_attr(FILE, ANYUSER)
+    server = next(server for server in servers.realms.servers() if server.address[0] == HOSTS[1])
+    assert server.state is State.DOWN
+    assert "cannot call us back" in server.reason
+
+
 async def test_the_first_contact(servers: World) -> None:
     group = await servers.group()
     attributes = await group.get_attr(FILE, ANYUSER)
@@ -225,6 +233,22 @@ async def test_leaving_is_told_to_every_server(servers: World) -> None:
     assert trio.current_time() - start < 0.1
     assert all(len(peer.asked(TokenExpired)) == 1 for peer in servers.peers)
     assert all(type(peer.calls[-1]) is TokenExpired for peer in servers.peers)
+
+
+async def test_leaving_while_all_connections_are_busy(servers: World) -> None:
+    group = await servers.group()
+    servers.each(lambda peer: peer.delay.__setitem__(GetAttr, 5.0))
+
+    async def waits() -> None:
+        with pytest.raises(CodaError):
+            await group.get_attr(FILE, ANYUSER)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(servers.realms.context.settings.connections):
+            nursery.start_soon(waits)
+        await trio.sleep(1)
+        await servers.realms.leave()
+    assert all(peer.asked(TokenExpired) for peer in servers.peers)
 
 
 async def test_leaving_dead_servers_takes_a_second(servers: World) -> None:
