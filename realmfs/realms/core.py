@@ -20,6 +20,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from math import inf
 from typing import TypeVar
 
 import trio
@@ -48,6 +49,9 @@ PRIMARY_MARGIN = 1.25
 """A server so much slower than the fastest is as good: clients then spread over the group."""
 TYPICAL_SIZE = 65536
 RESOLVE_PATIENCE = 60.0
+RESOLVE_INTERVAL = 10.0
+"""Seconds between background resolutions of one object: some differences stay, however often one looks."""
+MAX_RESOLVED = 1000
 
 
 class Core:
@@ -67,6 +71,8 @@ class Core:
         """How many updates in a row met a volume that somebody else had locked."""
         self.parents: dict[Fid, Fid] = {}
         """Of objects about to be resolved: what to resolve if the object itself cannot be."""
+        self._resolved: dict[Fid, float] = {}
+        """When objects were last resolved in the background."""
         self._flushing = trio.Lock()
         self._primary = -1
         self._primary_until = 0.0
@@ -189,9 +195,14 @@ class Core:
     # resolution
 
     def resolve_later(self, fid: Fid) -> None:
-        """Have the servers make the replicas of an object equal in the background."""
-        if self.replicated:
-            self.context.background(("resolve", fid), partial(self._resolve_quietly, fid))
+        """Have the replicas of an object made equal in the background, unless that was just done."""
+        now = trio.current_time()
+        if not self.replicated or now - self._resolved.get(fid, -inf) < RESOLVE_INTERVAL:
+            return
+        if self.context.background(("resolve", fid), partial(self._resolve_quietly, fid)):
+            if len(self._resolved) >= MAX_RESOLVED:
+                del self._resolved[next(iter(self._resolved))]
+            self._resolved[fid] = now
 
     async def _resolve_quietly(self, fid: Fid) -> None:
         try:
