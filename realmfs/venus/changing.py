@@ -123,6 +123,17 @@ class SetOwner(SetAttribute):
         super().__init__(tools, caller, node)
         self.owner = owner
 
+    def check(self) -> None:
+        """Refuse who is not the owner by his token: servers do, and the log would block.
+
+        See reintegration.md §2.3. An administrator, whom only servers know as one, is refused as well.
+        """
+        super().check()
+        assert self.node.status is not None
+        owner = f"{self.node.status.owner}@{self.node.volume.realm}"
+        if self.core.volumes.identity(self.node.volume, self.caller.uid) != owner:
+            raise CodaError(Code.EPERM, "only the owner of an object can give it away")
+
     def apply(self) -> None:
         """Change and log it."""
         self.core.nodes.change_status(self.node, owner=self.owner)

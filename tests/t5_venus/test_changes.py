@@ -160,6 +160,7 @@ def name_cases() -> list[tuple[str, Callable[[Client], object], int]]:
         ("truncate a directory", lambda c: c.change(f"{ROOT}/d", size=0), errno.EISDIR),
         ("truncate huge", lambda c: c.change(f"{ROOT}/f", size=2**31), errno.EFBIG),
         ("chmod a symlink", lambda c: c.change(f"{ROOT}/l", mode=0o600), errno.EOPNOTSUPP),
+        ("chown", lambda c: c.change(f"{ROOT}/f", uid=4711), errno.EPERM),
         ("chmod set-user-id", lambda c: c.change(f"{ROOT}/f", mode=0o4755), errno.EPERM),
     ]
 
