@@ -3,12 +3,13 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   an embedded realm, a mount, and a tour through it"
 	@echo "make test   lint and every test, ring by ring"
+	@echo "make test-slow  the tests that take minutes: Python's own, on a mount"
 	@echo "make lint   formatting, types, who may know whom"
 	@echo "make bench  measure against peers, as ratios"
 
@@ -21,6 +22,9 @@ demo: $(VENV)/.ready
 
 test: lint
 	$(RUN) scripts/rings.py
+
+test-slow: $(VENV)/.ready
+	REALMFS_SLOW=1 $(RUN) -m pytest -q -m slow tests
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

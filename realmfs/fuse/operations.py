@@ -37,18 +37,6 @@ def _caller(ctx: pyfuse3.RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.pid)
 
 
-def _entry(attr: Attr) -> pyfuse3.EntryAttributes:
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = pyfuse3.InodeT(attr.ino)
-    entry.st_mode = pyfuse3.ModeT(attr.mode)
-    entry.st_nlink = attr.links
-    entry.st_uid, entry.st_gid = attr.uid, _GROUP
-    entry.st_size, entry.st_blocks, entry.st_blksize = attr.size, attr.blocks, _BLOCK
-    entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = attr.mtime_ns
-    entry.entry_timeout, entry.attr_timeout = attr.entry_timeout, attr.attr_timeout
-    return entry
-
-
 def _bare_entry(ino: int) -> pyfuse3.EntryAttributes:
     """An entry of which only the number is known: no type bits, nothing for the kernel to keep."""
     entry = pyfuse3.EntryAttributes()
@@ -69,12 +57,25 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False  # with it the kernel ignores sizes and times that the servers changed
     enable_acl = False
 
-    def __init__(self, files: FileSystem, requests: Requests) -> None:
-        """Serve `files`; `requests` counts."""
+    def __init__(self, files: FileSystem, requests: Requests, *, owner: int | None) -> None:
+        """Serve `files`; `requests` counts; `owner` is the local user whose everything is, if one's."""
         super().__init__()
         self.requests = requests
+        self._owner = owner
         self._files = files
         self._directories: dict[int, int] = {}  # handle of an open directory -> its inode
+
+    def _entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(attr.ino)
+        entry.st_mode = pyfuse3.ModeT(attr.mode)
+        entry.st_nlink = attr.links
+        entry.st_uid = attr.uid if self._owner is None else self._owner
+        entry.st_gid = _GROUP
+        entry.st_size, entry.st_blocks, entry.st_blksize = attr.size, attr.blocks, _BLOCK
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = attr.mtime_ns
+        entry.entry_timeout, entry.attr_timeout = attr.entry_timeout, attr.attr_timeout
+        return entry
 
     # names
 
@@ -83,7 +84,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Find a name; inode 0 tells the kernel that it may remember the absence."""
-        return _entry(await self._files.lookup(_caller(ctx), parent_inode, name))
+        return self._entry(await self._files.lookup(_caller(ctx), parent_inode, name))
 
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Take back lookups. The kernel expects no answer, so even FUSEError must not escape."""
@@ -108,7 +109,7 @@ class Operations(pyfuse3.Operations):
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         opened, attr = await self._files.create(_caller(ctx), parent_inode, name, mode, flags)
         await self._files.release(opened.handle)
-        return _entry(attr)
+        return self._entry(attr)
 
     @handler()
     async def mkdir(
@@ -119,7 +120,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Make a directory."""
-        return _entry(await self._files.mkdir(_caller(ctx), parent_inode, name, mode))
+        return self._entry(await self._files.mkdir(_caller(ctx), parent_inode, name, mode))
 
     @handler()
     async def symlink(
@@ -130,7 +131,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Make a symbolic link."""
-        return _entry(await self._files.symlink(_caller(ctx), parent_inode, name, target))
+        return self._entry(await self._files.symlink(_caller(ctx), parent_inode, name, target))
 
     @handler()
     async def link(
@@ -141,7 +142,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Give a file another name in its directory."""
-        return _entry(await self._files.link(_caller(ctx), inode, new_parent_inode, new_name))
+        return self._entry(await self._files.link(_caller(ctx), inode, new_parent_inode, new_name))
 
     @handler()
     async def unlink(
@@ -177,7 +178,7 @@ class Operations(pyfuse3.Operations):
     @handler()
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Answer stat(2)."""
-        return _entry(await self._files.getattr(_caller(ctx), inode))
+        return self._entry(await self._files.getattr(_caller(ctx), inode))
 
     @handler(moves_data=True)
     async def setattr(
@@ -191,12 +192,12 @@ class Operations(pyfuse3.Operations):
         """Change mode, owner, size or time; a change of the size may have to fetch the file first."""
         changes = Changes(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
+            uid=attr.st_uid if fields.update_uid and attr.st_uid != self._owner else None,
             gid=attr.st_gid if fields.update_gid else None,
             size=attr.st_size if fields.update_size else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return _entry(await self._files.setattr(_caller(ctx), inode, changes, fh))
+        return self._entry(await self._files.setattr(_caller(ctx), inode, changes, fh))
 
     @handler()
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileNameT:
@@ -239,7 +240,7 @@ class Operations(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(_DOTS[position]), dot, position + 1):
                 return
         for entry in await self._files.readdir(fh, max(0, start_id - len(_DOTS))):
-            attr = _bare_entry(entry.ino) if entry.attr is None else _entry(entry.attr)
+            attr = _bare_entry(entry.ino) if entry.attr is None else self._entry(entry.attr)
             name = pyfuse3.FileNameT(entry.name)
             if not pyfuse3.readdir_reply(token, name, attr, entry.position + len(_DOTS)):
                 return
@@ -276,7 +277,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make a plain file and open it."""
         opened, attr = await self._files.create(_caller(ctx), parent_inode, name, mode, flags)
-        return _file_info(opened), _entry(attr)
+        return _file_info(opened), self._entry(attr)
 
     @handler(moves_data=True)
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:

@@ -108,7 +108,9 @@ class Session:
         if self._settings.allow_other:
             options.add("allow_other")
         try:
-            pyfuse3.init(Operations(files, self.requests), str(self.directory), options)
+            owner = None if self._settings.allow_other else os.geteuid()
+            operations = Operations(files, self.requests, owner=owner)
+            pyfuse3.init(operations, str(self.directory), options)
         except RuntimeError as error:
             raise MountError(
                 f"the kernel refused the mount on {self.directory} ({error}). "

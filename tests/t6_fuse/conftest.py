@@ -1,6 +1,7 @@
 """Real mounts, each in a process of its own: pyfuse3 allows one per process."""
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if reason is not None and "kernel" in item.keywords and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))
+        if "slow" in item.keywords and not os.environ.get("REALMFS_SLOW"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: run `make test-slow`"))
 
 
 @dataclass
