@@ -170,7 +170,8 @@ class Binding(Link):
         if self._refusal is not None:
             self._end(self._refusal)
         elif now >= self._give_up or self._attempt >= self.hub.schedule.retries:
-            silent = RpcError(Rpc2Code.NOBINDING, "no answer from {}:{}".format(*self.peer))
+            what = "no answer from {}:{}" if self._busy_wait == _BUSY_FIRST else "{}:{} stays busy"
+            silent = RpcError(Rpc2Code.NOBINDING, what.format(*self.peer))
             self._end(silent if self._bad_seal_at is None else WrongSecret())
         else:
             self._attempt += 1

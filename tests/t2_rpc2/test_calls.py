@@ -5,6 +5,8 @@ import trio
 
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.header import RETRY, Header, split
+from realmfs.rpc2.link import Link
 from realmfs.rpc2.parameters import MAX_BODY, Timers
 from realmfs.rpc2.service import ANONYMOUS, Address, Reply, Request, ServerConnection
 from realmfs.rpc2.transfer import BytesSink
@@ -110,6 +112,32 @@ async def test_a_lost_reply_is_sent_again_and_the_handler_runs_once() -> None:
         assert (await connection.call(ECHO, b"once")).body == b"once"
         assert w.desk.served[ECHO, b"once"] == 1
         assert w.server.statistics()["replies_repeated"] == 3
+
+
+async def test_what_is_sent_again_says_so() -> None:
+    async with world() as w:
+        connection = await w.bind()
+        requests, replies = spy(connection._link), spy(next(iter(w.server._core.hub.links.values())))
+        w.net.tap = lambda datagram, sender, receiver: sender == CLIENT or len(replies) > 2
+        await connection.call(ECHO, b"x")
+        assert len(requests) == len(replies) == 3
+        for headers in (requests, replies):
+            assert [header.flags & RETRY for header in headers] == [0, RETRY, RETRY]
+            assert len({header.timestamp for header in headers}) == 3
+            assert len({header.sequence for header in headers}) == 1
+
+
+def spy(link: Link) -> list[Header]:
+    """Return a list that gets the headers of all that a link sends from now on."""
+    seen: list[Header] = []
+    transmit = link.transmit
+
+    def record(packet: bytes) -> None:
+        seen.append(split(packet)[0])
+        transmit(packet)
+
+    link.transmit = record  # type: ignore[method-assign]
+    return seen
 
 
 async def test_a_copy_of_a_running_request_does_not_run() -> None:

@@ -13,7 +13,7 @@ from realmfs.rpc2.call import ClientLink
 from realmfs.rpc2.core import Core
 from realmfs.rpc2.events import Accepted, Arrived, BindDone
 from realmfs.rpc2.filelink import FileLink
-from realmfs.rpc2.header import Header, Op, naked, split
+from realmfs.rpc2.header import DATA_HEADER, Header, Op, naked, split
 from realmfs.rpc2.parameters import SftpParameters
 from realmfs.rpc2.serve import ServerLink
 from realmfs.rpc2.service import ANONYMOUS, Address
@@ -148,6 +148,17 @@ def test_a_bound_peer_may_say_anything(
         pair.tick(10)
         pair.settle()
     assert len(victim.hub.links) <= 1
+
+
+@pytest.mark.parametrize("words", [{1: 999}, {4: 61}, {4: 2**32 - 1}])
+def test_a_header_that_does_not_fit_its_packet(words: dict[int, int]) -> None:
+    pair, link, done = bound(0)
+    assert isinstance(done.outcome, ClientLink)
+    fields = [3, done.outcome.identity.remote, link.identity.remote, 0, 60, 1, 3, *[0] * 8]
+    for at, word in words.items():
+        fields[at] = word
+    pair.server.receive([(done.outcome.sealer.seal(DATA_HEADER.pack(*fields) + bytes(60)), HERE)], pair.now)  # type: ignore[union-attr]
+    assert pair.server.hub.counters["bad"] == 1
 
 
 async def test_memory_stays_flat_under_a_flood() -> None:
