@@ -103,8 +103,8 @@ class HalfOpen(Link):
 
     def __init__(self, hub: Hub, room: WaitingRoom, asked: Asked, now: float) -> None:
         header, init1, peer = asked.header, asked.init1, asked.offer.peer
-        self._cipher_offer = self._choose_key(hub, init1)
-        offer = self._cipher_offer
+        length = min(max(init1.key_length, SHORTEST_KEY), LONGEST_KEY)
+        offer = KeyOffer(SECURE_VERSION, AUTH_NONE, CIPHER_CCM_8, hub.rng.randbytes(length))
         identity = Identity(
             hub.new_handle(), header.local, header.uniquefier, header.subsystem, header.flags & _COLOR
         )
@@ -117,17 +117,13 @@ class HalfOpen(Link):
         self._room = room
         room.enter(self)
         self._init2_sealer: Sealer = sealer
+        self._init2 = offer.pack()
         self._asked = asked
         self._stamp = header.timestamp
         self._repeats = 0
         self._began = now
         self._give_up = now + hub.limits.half_open_for
         self._transmit(now)
-
-    @staticmethod
-    def _choose_key(hub: Hub, init1: Init1) -> KeyOffer:
-        length = min(max(init1.key_length, SHORTEST_KEY), LONGEST_KEY)
-        return KeyOffer(SECURE_VERSION, AUTH_NONE, CIPHER_CCM_8, hub.rng.randbytes(length))
 
     def drop(self) -> None:
         """Leave the tables, and the waiting room."""
@@ -147,7 +143,9 @@ class HalfOpen(Link):
 
     def receive(self, header: Header, body: bytes, now: float) -> None:
         """Take INIT3: the client knows the secret, and names the key it wants to hear. Raises BadPacket."""
-        if header.opcode != Op.INIT3 or header.uniquefier != self.identity.uniquefier:
+        identity = self.identity
+        sender = (header.local, header.uniquefier)
+        if header.opcode != Op.INIT3 or sender != (identity.remote, identity.uniquefier):
             raise BadPacket("not the INIT3 that this bind waits for")
         offer = KeyOffer.unpack(body)
         if offer.version != SECURE_VERSION:
@@ -157,7 +155,7 @@ class HalfOpen(Link):
             offer.auth,
             offer.cipher,
             offer.key,
-            header.local,
+            identity.remote,
             rng.getrandbits(128),
             self._init2_sealer.sequence,
         )
@@ -184,10 +182,7 @@ class HalfOpen(Link):
             self.hub.timers.set(self, self._give_up)
 
     def _transmit(self, now: float) -> None:
-        self.transmit(
-            self.packet(
-                Op.INIT2, self._cipher_offer.pack(), stamp=self._stamp, flags=RETRY if self._repeats else 0
-            )
-        )
+        flags = RETRY if self._repeats else 0
+        self.transmit(self.packet(Op.INIT2, self._init2, stamp=self._stamp, flags=flags))
         wait = self.hub.schedule.wait(self._repeats, self.host.rto)
         self.hub.timers.set(self, min(now + wait, self._give_up))

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.header import Op, split
 from realmfs.rpc2.parameters import SftpParameters
 from realmfs.rpc2.service import Reply, Request, ServerConnection
 from realmfs.rpc2.transfer import BytesSink, BytesSource, FileSink, FileSource
@@ -164,6 +165,31 @@ async def test_a_long_transfer_is_not_disturbed_by_retries() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fetch", "store"])
+async def test_a_reply_lost_after_a_long_transfer_is_asked_for_at_once(kind: str) -> None:
+    async with world(FakeNetwork(latency=0.02)) as w:
+        connection = await w.bind()
+        size = 1_000_000  # takes longer than the 100 ms after which the server says BUSY
+        (link,) = w.server._core.hub.links.values()
+        transmit, lost = link.transmit, list[bytes]()
+
+        def lose_first_reply(packet: bytes) -> None:
+            if lost or split(packet)[0].opcode != Op.REPLY:
+                transmit(packet)
+            else:
+                lost.append(packet)
+
+        link.transmit = lose_first_reply  # type: ignore[method-assign]
+        start = trio.current_time()
+        if kind == "fetch":
+            await connection.call(FETCH, number(size), sink=BytesSink())
+        else:
+            await connection.call(STORE, source=BytesSource(pattern(size)))
+        assert w.client.statistics()["busy"] >= 1
+        assert w.server.statistics()["replies_repeated"] >= 1
+        assert trio.current_time() - start < 1.5
+
+
+@pytest.mark.parametrize("kind", ["fetch", "store"])
 async def test_a_peer_that_vanishes_in_mid_transfer(kind: str) -> None:
     async with world() as w, trio.open_nursery() as nursery:
         connection = await w.bind()
@@ -264,6 +290,7 @@ async def test_a_file_too_large_for_the_reply_after_all() -> None:
         w.server.serve(5, Wordy())
         connection = await w.bind(subsystem=5)
         sink = BytesSink()
+        w.net.tap = lambda datagram, *_: len(datagram) <= 1472  # an Ethernet frame
         assert await connection.call(FETCH, sink=sink) == Reply(0, bytes(1000), 1000)
         assert sink.data == pattern(1000)
 

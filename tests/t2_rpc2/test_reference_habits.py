@@ -117,7 +117,7 @@ async def test_fetches_by_a_sink_that_ignores_duplicates(monkeypatch: pytest.Mon
         assert sink.data == pattern(200_000)
 
 
-@pytest.mark.parametrize("latency", [0.0001, 0.02])
+@pytest.mark.parametrize("latency", [0.001, 0.02])
 async def test_no_storm_with_a_source_that_answers_every_ack(
     monkeypatch: pytest.MonkeyPatch, latency: float
 ) -> None:
@@ -126,4 +126,4 @@ async def test_no_storm_with_a_source_that_answers_every_ack(
     async with world(FakeNetwork(seed=1, latency=latency, jitter=latency, loss=0.01, duplicates=0.01)) as w:
         connection = await w.bind()
         await connection.call(FETCH, number(size), sink=BytesSink())
-        assert w.net.counters["sent"] < 3 * 1000
+        assert w.net.counters["sent"] < 2200  # twice as many without the limit on answers to duplicates
