@@ -1,6 +1,5 @@
 """realmfs over an embedded realm: one server process and one mount, both on loopback."""
 
-import json
 import os
 import socket
 import time
@@ -8,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.ournode import MOUNT_PATIENCE, private_environment, realmfs
-from bench.process import Program, StepError, run
+from bench.process import Program, StepError
 from bench.subject import Subject, unmount, wait_for_mount
+from realmfs.control.client import Client
 
 REALM = "bench.test"
 ADDRESS = "127.0.0.1"
+POLL = 0.02
+"""Seconds between questions whether everything has been sent; it is the error of that figure."""
 
 
 class EmbeddedRealm(Subject):
-    """Both programs are started as a user would start them; nothing is imported from realmfs here."""
+    """Both programs are started as a user would start them."""
 
     name = "realmfs"
     keeps_cache = True
@@ -26,6 +28,7 @@ class EmbeddedRealm(Subject):
         self._room = room / "realmfs"
         self._point = room / "realmfs-mount"
         self._port = 0
+        self._socket = self._room
         self._generation = 0
         self._server: Program | None = None
         self._client: Program | None = None
@@ -38,7 +41,7 @@ class EmbeddedRealm(Subject):
         self._point.mkdir()
         self._port = _free_port()
         (self._room / "realms").write_text(f"{REALM} {ADDRESS}:{self._port}\n")
-        argv = ["serve", "--realm", REALM, "--data", os.fspath(self._room / "server")]
+        argv = ["serve", "--realm", REALM, "--data", os.fspath(self._room / "server"), "--anyuser", "rlidwk"]
         argv += ["--address", f"{ADDRESS}:{self._port}", "--import", os.fspath(self._data)]
         self._server = Program(realmfs(*argv), self._room / "server.log", private_environment(self._room))
         self._server.wait_until(self._served, MOUNT_PATIENCE, "the start of the server")
@@ -49,9 +52,12 @@ class EmbeddedRealm(Subject):
     def mount(self, *, fresh: bool) -> None:
         self._unmount()
         self._generation += fresh
-        argv = ["mount", os.fspath(self._point), "--foreground", "--realms", os.fspath(self._room / "realms")]
-        argv += ["--cache-dir", os.fspath(self._room / f"cache{self._generation}")]
-        self._client = Program(realmfs(*argv), self._room / "mount.log", private_environment(self._room))
+        files = self._room / f"client{self._generation}"
+        files.mkdir(exist_ok=True)
+        self._socket = files / "control"
+        options = ["--realms", os.fspath(self._room / "realms"), "--socket", os.fspath(self._socket)]
+        argv = realmfs("mount", os.fspath(self._point), "--foreground", *options)
+        self._client = Program(argv, files / "log", private_environment(files))
         wait_for_mount(self._client, self._point)
 
     @property
@@ -64,18 +70,16 @@ class EmbeddedRealm(Subject):
 
     def drain(self, within: float) -> bool:
         limit = time.monotonic() + within
-        while self._pending():
-            if time.monotonic() > limit:
-                raise StepError(f"changes still wait after {within:.0f} s")
-            time.sleep(0.05)
+        with Client(self._socket, timeout=within) as daemon:
+            while pending := daemon.call("daemon.status")["pending"]:
+                if time.monotonic() > limit:
+                    raise StepError(f"{pending} changes still wait after {within:.0f} s")
+                time.sleep(POLL)
         return True
 
-    def _pending(self) -> int:
-        out = run(realmfs("changes", "--json"), 10, env=private_environment(self._room))
-        return len(json.loads(out))
-
     def describe(self) -> dict[str, Any]:
-        return {"transport": "RPC2 over UDP"}
+        with Client(self._socket) as daemon:
+            return {"transport": [server["protection"] for server in daemon.call("servers.list")]}
 
     def _unmount(self) -> None:
         unmount(self._point)

@@ -106,11 +106,11 @@ class Served:
         self.stop()
 
     def add_user(self, name: str, password: str) -> None:
-        """Make a user who may do anything in the realm's root volume."""
-        admin = ["admin", "--data", os.fspath(self._data / "store")]
+        """Make a user who may do anything in the realm."""
+        store = os.fspath(self._data / "store")
         environment = [f"{key}={value}" for key, value in self._environment.items()]
-        argv = realmfs(*admin, "user", "add", name)
-        self._rig.exec(OUR_NODE, "env", *environment, *argv, stdin=f"{password}\n{password}\n")
+        argv = realmfs("admin", "user", "add", "--administrator", "--data", store, name)
+        self._rig.exec(OUR_NODE, "env", *environment, *argv, stdin=password + "\n")
 
     def stop(self) -> None:
         """End the server. Never raises."""
