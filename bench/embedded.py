@@ -47,7 +47,7 @@ class EmbeddedRealm(Subject):
         self._server.wait_until(self._served, MOUNT_PATIENCE, "the start of the server")
 
     def _served(self) -> bool:
-        return "serving" in (self._room / "server.log").read_text(errors="replace")
+        return f"serving {REALM} at " in (self._room / "server.log").read_text(errors="replace")
 
     def mount(self, *, fresh: bool) -> None:
         self._unmount()

@@ -82,6 +82,7 @@ class Served:
     def __init__(self, rig: Rig, realm: str, address: str, data: Path, tree: Path) -> None:
         """Start serving. `data` is the server's directory and is made; `tree` is imported."""
         self._rig = rig
+        self._realm = realm
         self._data = data
         data.mkdir()
         self._environment = private_environment(data)
@@ -95,7 +96,7 @@ class Served:
             raise
 
     def _ready(self) -> bool:
-        return "serving" in self._program.log.read_text(errors="replace")
+        return f"serving {self._realm} at " in self._program.log.read_text(errors="replace")
 
     def __enter__(self) -> Self:
         return self
