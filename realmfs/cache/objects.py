@@ -94,7 +94,7 @@ _BY_FID = (
     f"SELECT {_COLUMNS} FROM inode AS i JOIN object AS o ON o.number = i.number"
     " WHERE i.volume = ? AND i.vnode = ? AND i.uniquifier = ? AND i.past = 0"
 )
-_CHILDREN = f"SELECT {_COLUMNS} FROM object AS o JOIN inode AS i ON i.number = o.number WHERE o.parent = ?"
+_CHILDREN = "SELECT number FROM object WHERE parent = ? AND number > ? ORDER BY number LIMIT ?"
 _INSERT = (
     "INSERT INTO object (number, parent, name, status, rights, link, container, sha, flags, mount, hoard,"
     " hoard_uid, tick)"
@@ -136,9 +136,12 @@ class Objects:
         row = self._database.row(_BY_FID, (realm << 32 | fid.volume, fid.vnode, fid.unique))
         return None if row is None else _object(row)
 
-    def children(self, number: int) -> list[ObjectRow]:
-        """Return the cached objects last found in this directory."""
-        return [_object(row) for row in self._database.rows(_CHILDREN, (number,))]
+    def children(self, number: int, *, after: int = 0, limit: int = -1) -> list[int]:
+        """Return the inode numbers of the cached objects last found in this directory, in their order.
+
+        Only those greater than `after`, at most `limit` (-1: all).
+        """
+        return [child for (child,) in self._database.rows(_CHILDREN, (number, after, limit))]
 
     def has_children(self, number: int) -> bool:
         """Is any object in this directory cached?"""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import takewhile
 from time import time
 
 import trio
@@ -137,12 +137,17 @@ class Core:
     # -- neighbours ------------------------------------------------------------------------------------------
 
     def siblings(self, node: Node, limit: int) -> Iterator[Node]:
-        """Yield objects that will likely be wanted next: those in the same directory, and its own."""
+        """Yield objects that will likely be wanted next: its own children, and the next in its directory.
+
+        The next are those that came into the cache after it, then from the first one on.
+        """
         if node.is_directory:
-            yield from islice(self.nodes.cached_children(node), limit)
+            yield from self.nodes.cached_children(node, limit=limit)
         parent = self.nodes.in_memory(node.parent)
         if parent is not None and not node.fid.is_root:
-            yield from islice(self.nodes.cached_children(parent), limit)
+            yield from self.nodes.cached_children(parent, after=node.ino, limit=limit)
+            first = self.nodes.cached_children(parent, limit=limit)
+            yield from takewhile(lambda other: other.ino < node.ino, first)
 
     # -- what becomes of objects -----------------------------------------------------------------------
 

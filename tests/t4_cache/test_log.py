@@ -230,7 +230,7 @@ def test_a_directory_takes_its_pages_and_children_along(world: World) -> None:
         cache.directories.write(new, {1: b"c" * 2048})
     assert cache.directories.load(number) is None
     assert cache.directories.load(new) == b"a" * 2048 + b"c" * 2048
-    assert [row.number for row in cache.objects.children(new)] == [child]
+    assert cache.objects.children(new) == [child]
     with cache.transaction():
         cache.objects.drop(new)
     assert not cache.directories.has(new)

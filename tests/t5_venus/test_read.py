@@ -90,6 +90,24 @@ async def test_restart_revalidates_and_fetches_nothing(
         assert {e.name: e.ino for e in await b.entries(f"{ROOT}/d")} == inodes
 
 
+async def test_restart_revalidates_a_large_directory_in_batches_to_its_end(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client(validate_batch=10)
+        await a.mkdir(f"{ROOT}/d")
+        for number in range(100):
+            await a.write(f"{ROOT}/d/{number}", b"")
+        await a.drained()
+        await a.restart()
+        w.realm.counted()
+        for number in [*range(50, 100), *range(50)]:
+            await a.look(f"{ROOT}/d/{number}")
+        counted = w.realm.counted()
+        assert counted[GetAttr.OPCODE] == 0, counted
+        assert counted[ValidateAttrs.OPCODE] <= 15, counted
+
+
 async def test_held_promises_cost_no_calls(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path) as w:
         a = await w.client()
