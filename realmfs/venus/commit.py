@@ -42,10 +42,11 @@ class Committer:
     ) -> None:
         """Advance versions, delete the records, queue the second phase. No checkpoint.
 
-        `outcome` None: the batch was found executed, but not by whom; its objects are suspect then.
+        `outcome` None: the batch was found executed, but not by whom. By all, is the guess; the objects are
+        suspect, and resolution brings it to those who missed it.
         """
         core = self._core
-        slots = outcome.update_set if outcome is not None else ()
+        slots = outcome.update_set if outcome is not None else volume.slots
         vectors = committed(records, vectors_of(core, volume, records), slots)
         with core.cache.transaction():
             for fid, vv in vectors.items():
@@ -55,7 +56,7 @@ class Committer:
             core.nodes.cleaned(cleaned)
         group = core.group(volume)
         for store_id in dict.fromkeys(last_store_ids(records).values()):
-            group.queue_cop2(store_id, slots or group.slots_up)
+            group.queue_cop2(store_id, slots)
         if outcome is None:
             self._suspect(volume, vectors)
         else:

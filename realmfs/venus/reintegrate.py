@@ -26,6 +26,7 @@ What must not happen, and why it does not
 """
 
 import logging
+import os
 import random
 import weakref
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import LogEntry, Role, State
 from realmfs.realms.handles import HandleStore
 from realmfs.realms.types import Reintegrated
-from realmfs.rpc2.transfer import Source
+from realmfs.rpc2.transfer import FileSource, Source
 from realmfs.venus.batch import Batch, Kind, Waiting, choose
 from realmfs.venus.commit import Committer, vectors_of
 from realmfs.venus.core import Core
@@ -270,8 +271,10 @@ class Sender:
         content = self.flight.contents.get(fid) if self.flight is not None else None
         if content is None:
             raise CodaError(Code.ENOENT, f"no store of {fid} is on its way")
-        source = _Contents(content.share())
-        weakref.finalize(source, content.close)  # a server may read on after our call has ended
+        # A descriptor of its own: a server may read on after our call has ended and the container is closed.
+        descriptor = os.dup(content.fd)
+        source = _Lent(descriptor, 0, content.length)
+        weakref.finalize(source, os.close, descriptor)
         return source
 
     # -- what came of it -------------------------------------------------------------------------------
@@ -349,8 +352,14 @@ class Sender:
         return await self._fly(batch, frozen, was_sent=True)
 
 
+class _Lent(FileSource):
+    """Contents that a server reads when it likes; the descriptor is closed with the last reference."""
+
+    __slots__ = ("__weakref__",)
+
+
 class _Contents:
-    """The transport's view of an immutable container; closes it with itself."""
+    """The transport's view of an immutable container that the flight keeps open."""
 
     def __init__(self, content: Container) -> None:
         self._content = content

@@ -17,6 +17,8 @@ who has them open: then the name gets a new node, and the old one lives on for i
 import logging
 from collections.abc import Hashable, Sequence
 
+import trio
+
 from realmfs.cache.objects import MAX_RIGHTS
 from realmfs.realms.types import ANYUSER, Attributes
 from realmfs.venus.core import Core
@@ -26,6 +28,7 @@ from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
 
 log = logging.getLogger(__name__)
 
+DOUBT = 0.4
 ROUNDS = (
     3  # how often one request asks again because a callback raced the answer; then the answer is fresh enough
 )
@@ -41,26 +44,40 @@ class Validator:
     async def status(self, node: Node, uid: int) -> None:
         """Return when `node.status` may be used for user `uid`.
 
-        Raises CodaError: ENOENT if the object is gone, EINCONS for a conflict, ETIMEDOUT if nothing is
-        cached and no server answers. With something cached and no answer, what is cached is used (promise 4
-        of the design).
+        Raises CodaError: ENOENT if the object is gone, EINCONS for a conflict, ETIMEDOUT if nothing is cached
+        and no server answers. With something cached and no answer in good time, what is cached is used
+        (promise 4 of the design).
         """
-        core = self._core
-        core.nodes.touch(node)
+        self._core.nodes.touch(node)
         for _ in range(ROUNDS):
             if node.gone or (node.valid and (uid in node.rights or not node.volume.reachable or node.ours)):
                 return
-            if await self._comes_by_itself(node):
+            if node.status is None:
+                await self._round(node, uid)
                 continue
             try:
-                await core.enter(node.volume)
-                await core.flights.join(("status", node.ino, uid), lambda: self._ask(node, uid))
+                with trio.move_on_after(self._time_for_doubt()) as doubt:
+                    await self._round(node, uid)
             except CodaError as error:
-                if error.code is not Code.ETIMEDOUT or node.status is None:
-                    raise
-                return
+                if error.code is Code.ETIMEDOUT:
+                    return
+                raise
+            if doubt.cancelled_caught:
+                return  # the question goes on, and its answer serves the next request
         if node.status is None:
             raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    def _time_for_doubt(self) -> float:
+        """Return how long to wait for news of what is cached: a part of the caller's time."""
+        left = trio.current_effective_deadline() - trio.current_time()
+        return float(DOUBT * min(max(left, 0.0), self._core.settings.patience))
+
+    async def _round(self, node: Node, uid: int) -> None:
+        """Ask once, or wait for others who ask."""
+        if await self._comes_by_itself(node):
+            return
+        await self._core.enter(node.volume)
+        await self._core.flights.join(("status", node.ino, uid), lambda: self._ask(node, uid))
 
     async def _comes_by_itself(self, node: Node) -> bool:
         """Wait for a fetch or a batch that is under way and tells of the node, too; tell whether it did."""

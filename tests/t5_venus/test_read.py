@@ -515,3 +515,22 @@ async def test_extended_attributes(tmp_path: Path, autojump_clock: trio.abc.Cloc
         assert await b.venus.listxattr(ME, ino) == ()
         with refused(errno.EOPNOTSUPP):
             await b.venus.getxattr(ME, ino, b"user.other")
+
+
+async def test_what_is_cached_is_served_while_servers_are_silent(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Nobody has noticed yet that the network is gone; each request must end in time, with the data."""
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.mkdir(f"{ROOT}/d")
+        await a.mkdir(f"{ROOT}/d/e")
+        await a.write(f"{ROOT}/d/e/f", b"x")
+        await a.drained()
+        await a.read(f"{ROOT}/d/e/f")
+        for volume in a.venus.core.volumes:
+            volume.lost += 1
+        a.offline()
+        start = trio.current_time()
+        assert await a.read(f"{ROOT}/d/e/f") == b"x"
+        assert trio.current_time() - start < 20
