@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODULES = {
     "test_shutil": ["test_on_error"],
-    "test_os": ["test_utime*"],
+    "test_os": ["test_utime*", "test_chown_with_root"],
     "test_pathlib": ["test_hardlink_to", "test_link_to"],
     "test_tempfile": [],
     "test_fileio": [],

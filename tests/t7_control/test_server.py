@@ -1,6 +1,7 @@
 """The socket: who may speak, how much, and what becomes of those who misbehave."""
 
 import base64
+import errno
 import json
 import os
 import socket
@@ -12,8 +13,9 @@ import trio
 
 from realmfs.control import server
 from realmfs.control.client import Client, NoDaemonError
-from realmfs.control.protocol import LINE_LIMIT, ControlError
+from realmfs.control.protocol import LINE_LIMIT, ControlError, Request
 from realmfs.control.server import ControlServer, SocketError
+from realmfs.control.service import Session
 from realmfs.venus.face import Caller
 from tests.memoryfs import MemoryFiles
 from tests.t7_control.conftest import Control, Line, SomeEvent, SomeEvents, SomeFacts
@@ -158,3 +160,17 @@ async def test_the_blocking_client(control: Control) -> None:
 def test_no_daemon_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(NoDaemonError, match="realmfs mount"):
         Client(tmp_path / "absent")
+
+
+async def test_steering_the_daemon_is_for_its_owner() -> None:
+    """Where every local user may connect, another's files are a matter of rights, the daemon is not."""
+    facts = SomeFacts()
+    stranger = Session(MemoryFiles(), facts, Caller(os.geteuid() + 4711, 4711, 1, kernel=False))
+    for method in ("daemon.stop", "changes.list"):
+        with pytest.raises(ControlError) as caught:
+            await stranger.call(Request(1, method, {}))
+        assert caught.value.number == errno.EPERM
+    result, then = await stranger.call(Request(2, "daemon.status", {}))
+    assert result.pid == 1
+    assert then is None
+    assert facts.stopped == []
