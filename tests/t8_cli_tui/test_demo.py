@@ -1,11 +1,11 @@
 """The demonstration, as `make demo` runs it: without a terminal, to status 0, and nothing left behind."""
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,20 @@ from realmfs.fuse import mounts
 from tests.t8_cli_tui.conftest import REPOSITORY, Home
 from tests.t8_cli_tui.test_daemon import WITHOUT_DEVICE, needs_root
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("room")]
 
 
-def left_behind() -> set[str]:
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("realmfs-demo-")}
+@pytest.fixture
+def room(home: Home) -> Iterator[Path]:
+    """A temporary directory of the demonstration's own: another one may run on the same machine."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        home.environment["TMPDIR"] = name
+        yield Path(name)
+        assert not list(Path(name).iterdir())
+        assert not [mount for mount in mounts.table() if mount.directory.is_relative_to(name)]
 
 
 def demo(home: Home, *argv: str, prefix: tuple[str, ...] = ()) -> str:
-    before = left_behind()
     result = subprocess.run(
         [*prefix, sys.executable, "-m", "realmfs", "demo", *argv],
         check=False,
@@ -34,8 +39,6 @@ def demo(home: Home, *argv: str, prefix: tuple[str, ...] = ()) -> str:
         timeout=140,
     )
     assert result.returncode == 0, result.stdout
-    assert left_behind() == before
-    assert not [mount for mount in mounts.table() if "realmfs-demo-" in str(mount.directory)]
     return result.stdout
 
 
@@ -56,7 +59,6 @@ def test_without_the_device(home: Home) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_broken_off_it_cleans_up(home: Home, number: int) -> None:
-    before = left_behind()
     with subprocess.Popen(
         [sys.executable, "-m", "realmfs", "demo"],
         stdin=subprocess.DEVNULL,
@@ -73,5 +75,3 @@ def test_broken_off_it_cleans_up(home: Home, number: int) -> None:
         assert process.wait(40) == 1
         assert "broken off" in process.stdout.read()
     assert time.monotonic() - start < 40
-    assert left_behind() == before
-    assert not [mount for mount in mounts.table() if "realmfs-demo-" in str(mount.directory)]
