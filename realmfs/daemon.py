@@ -166,9 +166,9 @@ class Daemon:
             log.error("cannot unmount %s (%s): cutting the connection", session.directory, reason)
             session.abort()
         await self._hurry.wait()
-        with trio.move_on_after(self._grace):
-            await trio.sleep_forever()
-        log.warning("files are still open on %s: cutting them off", session.directory)
+        await trio.sleep(self._grace)
+        if session.open_files():
+            log.warning("files are still open on %s: cutting them off", session.directory)
         session.abort()
 
     def _end(self, force: bool) -> None:
