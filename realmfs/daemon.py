@@ -25,7 +25,7 @@ from realmfs.cache.limits import Limits
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.fuse.mountpoint import MountError, obstacle
-from realmfs.host.paths import private_directory
+from realmfs.host.paths import safe_directory
 from realmfs.host.settings import Settings
 from realmfs.realms.realms import Realms
 from realmfs.realms.settings import RealmSettings
@@ -77,7 +77,7 @@ class Daemon:
                 nursery.start_soon(self._watch_signals)
                 await self._serve_with(cache, ready)
                 nursery.cancel_scope.cancel()
-        except* (MountError, SocketError) as errors:
+        except* (StartError, MountError, SocketError) as errors:
             raise StartError(str(_first(errors))) from None
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_WITHIN):
@@ -86,8 +86,8 @@ class Daemon:
     def _open_cache(self) -> Cache:
         settings = self._settings
         for directory in (settings.cache_dir, settings.state_dir):
-            private_directory(directory)
-        private_directory(settings.socket.parent, shared=settings.allow_other)
+            safe_directory(directory)
+        safe_directory(settings.socket.parent, shared=settings.allow_other)
         cache = Cache(settings.cache_dir, Limits.for_size(settings.cache_size))
         if cache.damage is not None:
             log.error("%s", cache.damage)

@@ -50,18 +50,18 @@ def _runtime_path() -> Path:
     return Path(given) / _APP if os.path.isdir(given) else Path(f"/tmp/{_APP}-{os.getuid()}")
 
 
-def private_directory(path: Path, *, shared: bool = False) -> Path:
-    """Make the directory, for its owner only (`shared`: others may pass), and return it.
+def safe_directory(path: Path, *, shared: bool = False) -> Path:
+    """Make the directory if it is missing, for its owner only (`shared`: others may pass), and return it.
 
-    Raises OSError, in particular PermissionError if it exists and belongs to somebody else, as it may below
-    /tmp.
+    One that exists is left as it is: it may be somebody's choice, even /tmp. What we put there is private
+    by itself. Only where others could exchange what we put there, as below /tmp they could with a directory
+    made beforehand in our name, we refuse. Raises OSError.
     """
     path.mkdir(mode=0o755 if shared else 0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(20, "is not a directory", str(path))
-    if found.st_uid != os.geteuid():
+    found = path.stat()
+    if path.lstat().st_uid not in (0, os.geteuid()):  # a link may lead to it, but not anybody's
         raise PermissionError(13, "belongs to somebody else", str(path))
-    if not shared and stat.S_IMODE(found.st_mode) & 0o077:
-        path.chmod(0o700)
+    others_write = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    if others_write or found.st_uid not in (0, os.geteuid()):
+        raise PermissionError(13, "others could exchange what is kept there", str(path))
     return path

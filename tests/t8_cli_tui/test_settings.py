@@ -1,5 +1,6 @@
 """The table of settings: file, flags, defaults, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.cli.mount import command
-from realmfs.host.paths import Paths, private_directory
+from realmfs.host.paths import Paths, safe_directory
 from realmfs.host.settings import KEYS, ConfigError, settle, size
 
 PATHS = Paths(Path("/c"), Path("/k"), Path("/s"), Path("/r"), Path("/m"))
@@ -90,15 +91,30 @@ def test_every_setting_is_a_flag_of_mount() -> None:
         assert key.name == "mount_point" or key.flag in flags
 
 
-def test_a_directory_for_secrets_is_private(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    made = private_directory(tmp_path / "a" / "b")
+def test_directories_are_made_private_and_foreign_ones_left_alone(tmp_path: Path) -> None:
+    made = safe_directory(tmp_path / "a" / "b")
     assert made.stat().st_mode & 0o777 == 0o700
-    (tmp_path / "c").mkdir(mode=0o755)
-    assert private_directory(tmp_path / "c").stat().st_mode & 0o777 == 0o700
+    for mode in (0o755, 0o1777):
+        (tmp_path / f"{mode:o}").mkdir()
+        (tmp_path / f"{mode:o}").chmod(mode)
+        assert safe_directory(tmp_path / f"{mode:o}").stat().st_mode & 0o7777 == mode
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(PermissionError):
+        safe_directory(tmp_path / "open")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    with pytest.raises(NotADirectoryError):
-        private_directory(tmp_path / "link")
+    assert safe_directory(tmp_path / "link") == tmp_path / "link"
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        safe_directory(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_a_directory_that_somebody_made_in_our_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 4711, 4711)
+    with pytest.raises(PermissionError):
+        safe_directory(tmp_path / "theirs")
 
 
 def test_the_reference_page_lists_every_setting() -> None:
