@@ -7,21 +7,25 @@ crash left behind.
 
 import errno
 import fcntl
+import functools
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import trio
 
+from realmfs.server.database import sync_directory
 from realmfs.vice.errors import CodaError, Code
 
 log = logging.getLogger(__name__)
 
 _FICLONE = 0x40049409
 _COPY = 1 << 20
+_SYNCS = 8
+"""Threads that sync the containers of one batch."""
 _RESERVE = 16 << 20
 """Bytes of the disk that are left to the database."""
 
@@ -39,6 +43,7 @@ class Container:
     def __init__(self, number: int, path: Path) -> None:
         self.number = number
         self.length = 0
+        self.directory = path.parent
         self._path = path
         self._kept = False
         self._digest: hashlib._Hash | None = hashlib.sha1(usedforsecurity=False)
@@ -190,19 +195,28 @@ class Containers:
 
 
 async def sync_containers(containers: Iterable[Container]) -> None:
-    """Put the contents of new containers on the disk. Raises CodaError."""
+    """Put the contents of new containers, then their names, on the disk. Raises CodaError.
+
+    They are synced side by side: a file system with a journal then has one round to the disk for several.
+    """
     todo = list(containers)
-    if not todo:
-        return
+    failures: list[OSError] = []
+    threads = trio.CapacityLimiter(_SYNCS)
 
-    def sync_all() -> None:
-        for container in todo:
-            container.sync()
+    async def in_thread(sync: Callable[[], None]) -> None:
+        try:
+            await trio.to_thread.run_sync(sync, limiter=threads)
+        except OSError as error:
+            failures.append(error)
 
-    try:
-        await trio.to_thread.run_sync(sync_all)
-    except OSError as error:
-        raise disk_error(error) from error
+    directories = {container.directory for container in todo}
+    names = [functools.partial(sync_directory, directory) for directory in directories]
+    for group in ([container.sync for container in todo], names):
+        async with trio.open_nursery() as nursery:
+            for sync in group:
+                nursery.start_soon(in_thread, sync)
+    if failures:
+        raise disk_error(failures[0])
 
 
 def disk_error(error: OSError) -> CodaError:

@@ -20,6 +20,15 @@ SCHEMA_VERSION = 1
 _BUSY_MILLISECONDS = 5000
 
 
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on the disk; blocking. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class StoreError(Exception):
     """The store cannot be used; the text says why, for the person who runs the server."""
 
@@ -54,6 +63,7 @@ class Database:
         self._depth = 0
         self._commits = 0
         self._synced = 0
+        self._named = False
         self._sync_lock = trio.Lock()
         self._data_version = self._read_data_version()
         self._forget: list[Callable[[], None]] = []
@@ -127,14 +137,17 @@ class Database:
     def sync(self) -> None:
         """Put all commits on the disk, blocking.
 
-        The log file is stable while a connection is open, so any fd will do.
+        The log file is there as long as a connection is open, so any descriptor of it will do, and its name
+        needs to be synced only once.
         """
-        for path in (self._path.with_name(self._path.name + "-wal"), self._path.parent):
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        fd = os.open(self._path.with_name(self._path.name + "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        if not self._named:
+            sync_directory(self._path.parent)
+            self._named = True
 
     def _read_data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
 import shutil
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -280,18 +282,20 @@ async def test_containers_are_synced_before_and_the_log_after_the_commit(
         client, reader = await realm.client(nursery), await realm.client(nursery)
         await reader.status(realm.root)
         order: list[str] = []
-        commit, fsync = realm.store.database.transaction, os.fsync
+        commit, fsync, fdatasync = realm.store.database.transaction, os.fsync, os.fdatasync
 
-        def traced_sync(fd: int) -> None:
+        def traced(sync: Callable[[int], None], fd: int) -> None:
             path = os.readlink(f"/proc/self/fd/{fd}")
-            order.append("container" if "/containers/" in path else Path(path).name)
-            fsync(fd)
+            kind = "name" if os.path.isdir(path) else "container"
+            order.append(kind if "/containers/" in path else Path(path).name)
+            sync(fd)
 
         def traced_commit() -> object:
             order.append("commit")
             return commit()
 
-        monkeypatch.setattr(os, "fsync", traced_sync)
+        monkeypatch.setattr(os, "fsync", functools.partial(traced, fsync))
+        monkeypatch.setattr(os, "fdatasync", functools.partial(traced, fdatasync))
         monkeypatch.setattr(realm.store.database, "transaction", traced_commit)
         fid = await client.new_fid()
         client.data[fid] = b"data"
@@ -299,8 +303,8 @@ async def test_containers_are_synced_before_and_the_log_after_the_commit(
         reader.broken.clear()
         records: list[log.AnyRecord] = [client.create(b"f", fid), client.store(fid, 4)]
         await client.replay(records)
-        assert order[:2] == ["container", "commit"]
-        assert "store.db-wal" in order[2:]
+        assert order[:3] == ["container", "name", "commit"]
+        assert "store.db-wal" in order[3:]
         assert reader.broken == [realm.root]
 
 
