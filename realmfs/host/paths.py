@@ -63,5 +63,5 @@ def safe_directory(path: Path, *, shared: bool = False) -> Path:
         raise PermissionError(13, "belongs to somebody else", str(path))
     others_write = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
     if others_write or found.st_uid not in (0, os.geteuid()):
-        raise PermissionError(13, "others could exchange what is kept there", str(path))
+        raise PermissionError(13, "others may write there (cure: chmod go-w)", str(path))
     return path
