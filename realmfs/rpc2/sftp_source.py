@@ -108,9 +108,7 @@ class SourceTransfer(Transfer):
                 self.finish(now)
                 return
         self._mask = mask_high << 32 | mask_low
-        if self._mask:
-            self._fill_holes(now)
-        elif not count and not echo and self._bodies and self._is_old(0, now):
+        if not self._mask and not count and not echo and self._bodies and self._is_old(0, now):
             self._resend([0], now)
 
     def end_of_burst(self, now: float) -> None:
@@ -223,11 +221,6 @@ class SourceTransfer(Transfer):
     def _lost_at(self) -> float:
         """When the first packet must be believed lost if nothing advances."""
         return max(self._times[0], self._advanced) + max(self._resend_after, self.link.host.rto)
-
-    def _fill_holes(self, now: float) -> None:
-        holes = [index for index in self._holes() if self._is_old(index, now)]
-        if holes:
-            self._resend(holes, now)
 
     def _arm(self, now: float) -> None:
         if not self._times:

@@ -13,7 +13,7 @@ from realmfs.rpc2.call import ClientLink
 from realmfs.rpc2.core import Core
 from realmfs.rpc2.events import Accepted, Arrived, BindDone
 from realmfs.rpc2.filelink import FileLink
-from realmfs.rpc2.header import DATA_HEADER, Header, Op, naked, split
+from realmfs.rpc2.header import DATA_HEADER, Header, Op, SftpOp, naked, split
 from realmfs.rpc2.parameters import SftpParameters
 from realmfs.rpc2.serve import ServerLink
 from realmfs.rpc2.service import ANONYMOUS, Address
@@ -159,6 +159,21 @@ def test_a_header_that_does_not_fit_its_packet(words: dict[int, int]) -> None:
         fields[at] = word
     pair.server.receive([(done.outcome.sealer.seal(DATA_HEADER.pack(*fields) + bytes(60)), HERE)], pair.now)  # type: ignore[union-attr]
     assert pair.server.hub.counters["bad"] == 1
+
+
+@pytest.mark.parametrize("opcode", [SftpOp.START, SftpOp.ACK, SftpOp.DATA])
+def test_packets_of_another_call_are_strays(opcode: SftpOp) -> None:
+    pair, _, done = bound(0)
+    client = done.outcome
+    assert isinstance(client, ClientLink)
+    client.call(STORE, b"", BytesSource(pattern(9000)), None, 300.0, pair.now)
+    pair.pass_on(pair.client, pair.server, HERE)
+    for call, strays in ((2, 1), (0, 1)):
+        who = client.identity
+        words = [3, who.remote, who.handle, 0, 0, 1, opcode, 0, 0, 1189, 0, 0, call, 5, 6]
+        assert client.sealer is not None
+        pair.server.receive([(client.sealer.seal(DATA_HEADER.pack(*words)), HERE)], pair.now)
+        assert pair.server.hub.counters["stray_sftp"] == strays
 
 
 async def test_memory_stays_flat_under_a_flood() -> None:

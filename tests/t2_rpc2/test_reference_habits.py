@@ -35,9 +35,6 @@ class ClientSource(SourceTransfer):
     def _arm(self, now: float) -> None:
         self.deadline = float("inf")
 
-    def _fill_holes(self, now: float) -> None:
-        """Keep to the first unacknowledged packet."""
-
     def _pump(self, now: float) -> None:
         assert self._parameters is not None
         if self._bodies and self._is_old(0, now):
@@ -56,8 +53,8 @@ class ClientSink(SinkTransfer):
         """Say nothing."""
 
     def _hold(self, number: int, body: bytes, se_flags: int, now: float) -> None:
+        self._next_hole_ack = float("inf")  # a hole is no reason
         super()._hold(number, body, se_flags, now)
-        self._ack_wanted = False
 
 
 class ServerSource(SourceTransfer):
