@@ -146,14 +146,8 @@ class Hosts:
                 host.channel.close()
                 host.channel = None
             with trio.move_on_after(2 * PATIENCE):
-                try:
-                    host.channel = await self._endpoint.bind(
-                        host.peer, CALLBACK_SUBSYSTEM, ANONYMOUS, patience=PATIENCE
-                    )
-                    if await self._probe(host):
-                        return
-                except RpcError as error:
-                    log.info("client %s cannot be called back: %s", host, error)
+                if await self._build_channel(host):
+                    return
         self.drop(host, "it cannot be called back")
         raise CodaError(Code.EPIPE, f"client {host} cannot be called back")
 
@@ -231,6 +225,19 @@ class Hosts:
         if host.channel is not None:
             host.channel.close()
             host.channel = None
+
+    async def _build_channel(self, host: Host) -> bool:
+        """Whether the host takes a callback connection and answers on it. The caller holds the lock."""
+        try:
+            channel = await self._endpoint.bind(host.peer, CALLBACK_SUBSYSTEM, ANONYMOUS, patience=PATIENCE)
+        except RpcError as error:
+            log.info("client %s cannot be called back: %s", host, error)
+            return False
+        if not self.knows(host):  # it was dropped meanwhile, and whoever comes from there now is another
+            channel.close()
+            return False
+        host.channel = channel
+        return await self._probe(host)
 
     async def _probe_silent(self) -> None:
         now = trio.current_time()
