@@ -87,7 +87,8 @@ async def test_packets_forged_at_once_do_not_make_a_wrong_secret() -> None:
                 handle = split(datagram)[0].local
                 port = w.net._ports[CLIENT]
                 for _ in range(3):
-                    port.deliver(trio.current_time(), handle.to_bytes(4, "big") + bytes(100), SERVER)
+                    forged = handle.to_bytes(4, "big") + b"\0\0\0\5" + bytes(92)
+                    port.deliver(trio.current_time(), forged, SERVER)
             return True
 
         w.net.tap = forge
