@@ -17,13 +17,14 @@ The server's sink asks with START until data comes. When data stops it sends an 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.header import ACKME, MOREDATA, PIGGY, SFTP_ACK, SFTP_START
 from realmfs.rpc2.parameters import HEADER_SIZE, SftpParameters
 from realmfs.rpc2.sftp import Transfer
 from realmfs.rpc2.transfer import Sink
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from realmfs.rpc2.filelink import FileLink
 

@@ -13,6 +13,7 @@ with data makes a storm.
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.header import (
@@ -29,7 +30,6 @@ from realmfs.rpc2.parameters import HEADER_SIZE, SftpParameters
 from realmfs.rpc2.sftp import Transfer, chosen_size
 from realmfs.rpc2.transfer import Source
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from realmfs.rpc2.filelink import FileLink
 
