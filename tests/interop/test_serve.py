@@ -12,7 +12,7 @@ from bench.process import StepError
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import Place, seconds_until
 
-ADDRESS = "10.79.0.31"  # the bare node's in the rig
+ADDRESS = "10.79.0.32"  # one more of the bare node, so that nobody else serves there
 SERVED = "embedded.test"
 CLIENT = "client2"
 PASSWORD = "a-long-password"
@@ -34,7 +34,14 @@ class Realm:
 
 
 @pytest.fixture(scope="module")
-def realm(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+def address(rig: Rig) -> Iterator[str]:
+    rig.exec(OUR_NODE, "ip", "address", "replace", f"{ADDRESS}/24", "dev", "eth0")
+    yield ADDRESS
+    rig.exec(OUR_NODE, "ip", "address", "delete", f"{ADDRESS}/24", "dev", "eth0")
+
+
+@pytest.fixture(scope="module")
+def realm(rig: Rig, address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
     files = tmp_path_factory.mktemp("served")
     tree = files / "tree"
     (tree / "sub").mkdir(parents=True)
@@ -43,12 +50,12 @@ def realm(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]
     (tree / "sub" / "link").symlink_to("../line")
     (files / "coda").mkdir()
     realms = files / "realms"
-    realms.write_text(f"{SERVED} {ADDRESS}\n")
-    with Served(rig, SERVED, ADDRESS, files / "server", tree) as server:
+    realms.write_text(f"{SERVED} {address}\n")
+    with Served(rig, SERVED, address, files / "server", tree) as server:
         server.add_user("alice", PASSWORD)
         rig.control("client", CLIENT.removeprefix("client"), "restart", "--init")
         try:
-            rig.shell(CLIENT, f'echo "{SERVED} {ADDRESS}" >> {os.environ["CODA_PREFIX"]}/etc/realms')
+            rig.shell(CLIENT, f'echo "{SERVED} {address}" >> {os.environ["CODA_PREFIX"]}/etc/realms')
             theirs = Place(rig, CLIENT, f"/coda/{SERVED}", "alice")
             with mounted(rig, files / "coda", files / "run", "--realms", os.fspath(realms)):
                 yield Realm(theirs, Place(rig, OUR_NODE, f"{files}/coda/{SERVED}"))
@@ -107,8 +114,8 @@ def test_the_reference_client_sees_a_change_by_another_client(rig: Rig, realm: R
     rig.login(CLIENT, "alice", PASSWORD, SERVED)
     there = realm.theirs
     there.run("mkdir", "shared")
-    there.run("cfs", "setacl", "shared", "System:AnyUser", "all")
     there.integrate()
+    there.run("cfs", "setacl", "shared", "System:AnyUser", "all")
     assert there.names("shared") == []
     realm.ours.write("shared/ours", b"from realmfs")
     seconds_until(lambda: there.names("shared") == ["ours"], VISIBLE_WITHIN + 15)
