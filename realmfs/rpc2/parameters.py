@@ -58,7 +58,7 @@ class SftpParameters:
 
     window: int = 64
     send_ahead: int = 16
-    ack_point: int = 4
+    ack_point: int = 2
     packet_size: int = 1438
     dup_threshold: int = 4
     loopback_packet_size: int = 2800
