@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_AGE: Final = 10.0
 MAX_ENTRIES: Final = 4096
+MANY: Final = 512
+"""So many are worth calls of their own: a batch of a large log brings more than its call can carry away."""
 
 
 class Cop2Queue:
@@ -28,6 +30,7 @@ class Cop2Queue:
 
     def __init__(self) -> None:
         self._entries: deque[tuple[Cop2Entry, float]] = deque()
+        self._lost = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -35,7 +38,9 @@ class Cop2Queue:
     def put(self, store_id: StoreId, update_set: Sequence[int]) -> None:
         """Queue one: the slots that executed the update."""
         if len(self._entries) >= MAX_ENTRIES:
-            log.info("more than %d second phases wait; the oldest is left to resolution", MAX_ENTRIES)
+            if not self._lost:
+                log.info("more than %d second phases wait; the oldest are left to resolution", MAX_ENTRIES)
+            self._lost += 1
             self._entries.popleft()
         self._entries.append((Cop2Entry(store_id, tuple(update_set)), trio.current_time()))
 
@@ -48,7 +53,12 @@ class Cop2Queue:
         done = set(batch)
         while self._entries and self._entries[0][0] in done:
             self._entries.popleft()
+        if self._lost and not self._entries:
+            log.info("%d second phases were left to resolution", self._lost)
+            self._lost = 0
 
-    def is_old(self) -> bool:
-        """Whether the oldest entry has waited long enough."""
-        return bool(self._entries) and trio.current_time() - self._entries[0][1] >= MAX_AGE
+    def is_due(self) -> bool:
+        """Whether what waits should go by itself: there is much of it, or the oldest waits long enough."""
+        if not self._entries:
+            return False
+        return len(self._entries) >= MANY or trio.current_time() - self._entries[0][1] >= MAX_AGE

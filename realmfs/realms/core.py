@@ -175,6 +175,11 @@ class Core:
         batch = self.cop2.batch(PIGGY_ENTRIES)
         return pack_entries(batch), batch
 
+    def flush_cop2_if_due(self) -> None:
+        """Have the queue delivered in the background if it has become long or old."""
+        if self.cop2.is_due() and any(replica.server.available for replica in self.replicas):
+            self.context.background((self, "cop2"), self.flush_cop2)
+
     async def flush_cop2(self, patience: Patience | None = None) -> None:
         """Deliver the queue to the whole group. What cannot be delivered stays in it."""
         if not len(self.cop2):

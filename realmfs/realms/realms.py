@@ -174,9 +174,7 @@ class Realms:
             if now >= realm.expires and self.context.online:
                 self.context.background((realm, "lookup"), partial(self._look_again, realm))
             for volume in realm.known_volumes():
-                core = volume.group.core
-                if core.cop2.is_old() and volume.group.reachable:
-                    self.context.background((core, "cop2"), core.flush_cop2)
+                volume.group.core.flush_cop2_if_due()
             for server in realm.servers:
                 server.links.drop_expired()
 

@@ -126,17 +126,20 @@ class Sender:
     async def _cycle(self) -> bool:
         """Send one batch; tell whether to go on at once."""
         volume = self._volume
-        entries = self._core.cache.log.entries(volume.key, limit=LOOK_AHEAD)
+        head = self._core.cache.log.entries(volume.key, limit=1)
         self._pause, pause = 0.0, self._pause
-        if not entries:
+        if not head:
             volume.drained.unpark_all()
             self._say("")
             return False
         self._pause = pause
-        await self._core.enter(volume)
-        if not self._may_send(entries):
+        if volume.place is None:
+            await self._core.enter(volume)
+            return True
+        if not self._may_send(head[0]):
             self._pause = 0.0
             return False
+        entries = self._core.cache.log.entries(volume.key, limit=LOOK_AHEAD)
         frozen = [entry for entry in entries if entry.frozen]
         if frozen:
             return await self._settle(frozen)
@@ -147,8 +150,9 @@ class Sender:
             return False
         return await self._send(batch, [entry for entry in entries if entry.sequence in batch.sequences])
 
-    def _may_send(self, entries: Sequence[LogEntry]) -> bool:
-        volume, head = self._volume, entries[0]
+    def _may_send(self, head: LogEntry) -> bool:
+        """Tell whether the oldest record may go. While it may not, each new change costs only this look."""
+        volume = self._volume
         reason = ""
         if not volume.reachable:
             reason = "servers"

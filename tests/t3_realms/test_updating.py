@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from realmfs.realms import handles
+from realmfs.realms import cop2, handles
 from realmfs.realms.handles import HandleStore
 from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.rpc2.service import Request, ServerConnection
@@ -249,6 +249,16 @@ async def test_second_phases_ride_on_group_wide_calls(servers: World) -> None:
     assert [entry.store_id.uniquifier for entry in servers.peers[2].cop2][PIGGY_ENTRIES:] == [19, 20, 21]
     assert not len(group.core.cop2)
     assert not servers.peers[0].asked(Cop2)
+
+
+async def test_many_go_by_themselves_before_there_are_too_many(servers: World) -> None:
+    """A large log brings more at once than its calls can carry away."""
+    group = await servers.group()
+    for number in range(cop2.MANY):
+        group.queue_cop2(StoreId(9, number), (0, 1, 2))
+    await trio.sleep(1.0)
+    assert not len(group.core.cop2)
+    assert [entry.store_id.uniquifier for entry in servers.peers[1].cop2] == list(range(cop2.MANY))
 
 
 async def test_a_failed_call_keeps_them(servers: World) -> None:

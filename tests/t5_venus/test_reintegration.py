@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -182,7 +183,7 @@ async def test_one_that_was_never_closed_is_not_sent_after_a_crash(
 
 
 async def test_a_refused_change_is_shown_and_holds_back_the_rest(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path) as w:
         a, b = await w.client(), await w.client()
@@ -209,6 +210,12 @@ async def test_a_refused_change_is_shown_and_holds_back_the_rest(
         assert await a.read(f"{ROOT}/f") == b"by a"
         assert await a.ls(ROOT) == ["before", "f"]
         assert b.venus.core.volumes.by_key(key).waiting_for == "a decision"
+        with monkeypatch.context() as patch:  # each further change looks at the head, not at all that waits
+            looks = Mock(wraps=b.cache.log.entries)
+            patch.setattr(b.cache.log, "entries", looks)
+            await b.mkdir(f"{ROOT}/later")
+            await trio.sleep(1)
+        assert {call.kwargs["limit"] for call in looks.call_args_list} == {1}
 
 
 async def test_two_clients_fill_one_directory_at_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
