@@ -31,6 +31,8 @@ import random
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
 
 import trio
 
@@ -91,7 +93,8 @@ class Sender:
         self._wake = trio.Event()
         self._pause = 0.0
         self._failures = 0
-        self._handle: HandleStore | None = None
+        self._handle: HandleStore | None = None  # goes on where it stopped, as long as it is of
+        self._handle_contents = 0  # this container
         self.flight: Flight | None = None
         self.force = False
 
@@ -143,7 +146,7 @@ class Sender:
         frozen = [entry for entry in entries if entry.frozen]
         if frozen:
             return await self._settle(frozen)
-        batch = self._choose(entries)
+        batch = self._choose(list(takewhile(partial(_same_author, head[0]), entries)))
         if batch is None:
             self._pause = OPEN_FILES_PAUSE
             self._say("files that are open for writing")
@@ -156,7 +159,7 @@ class Sender:
         reason = ""
         if not volume.reachable:
             reason = "servers"
-        elif head.identity and not self._core.volumes.identity(volume, head.uid):
+        elif not self._has_token(head):
             reason = "tokens"
         elif head.state & State.BLOCKED and not head.frozen:
             reason = "a decision"
@@ -242,8 +245,9 @@ class Sender:
         try:
             for entry, record in zip(entries, flight.records, strict=True):
                 if entry.container is not None and isinstance(record, Store):
-                    content = core.cache.containers.open(entry.container)
-                    flight.contents[record.fid] = content
+                    if record.fid in flight.contents:
+                        flight.contents.pop(record.fid).close()  # only the last store of a file is fetched
+                    flight.contents[record.fid] = core.cache.containers.open(entry.container)
         except BaseException:
             flight.close()
             raise
@@ -256,8 +260,9 @@ class Sender:
         packed = pack_log(flight.records)
         if flight.batch.kind is Kind.HANDLE:
             ((fid, content),) = flight.contents.items()
-            if self._handle is None or self._handle.fid != fid or self._handle.source.size != content.length:
+            if self._handle is None or self._handle.fid != fid or self._handle_contents != content.id:
                 self._handle = HandleStore(fid, _Contents(content), uid)
+                self._handle_contents = content.id
             else:
                 self._handle.source = _Contents(content)
             core.events.publish(ChangeSent("SendReintFragment", f"{volume.name}, {fid} [{content.length}]"))
@@ -292,8 +297,9 @@ class Sender:
         if code is Code.EALREADY and was_sent and outcome.index >= _last_uniquifier(flight.entries):
             self._committer.commit(self._volume, flight.entries, flight.records, None)
             return True
-        if outcome.uncertain or code in NO_ANSWER or (code is Code.EALREADY and was_sent):
-            # Still frozen: the next cycle settles it. Only a server that returns makes a difference.
+        if outcome.uncertain or code in NO_ANSWER or (code in BUSY and was_sent):
+            # Still frozen: the next cycle settles it. Only a server that returns makes a difference; one that
+            # is busy may be so with this very batch, sent before.
             self._failures += 1
             if not outcome.uncertain and code is Code.ETIMEDOUT and not was_sent:
                 self._thaw(flight.entries, Code.ETIMEDOUT)
@@ -319,7 +325,8 @@ class Sender:
         return False
 
     def _has_token(self, entry: LogEntry) -> bool:
-        return bool(self._core.volumes.identity(self._volume, entry.uid)) or not entry.identity
+        """Tell whether the record would be sent as whom it was made; '' was nobody in particular."""
+        return entry.identity in ("", self._core.volumes.identity(self._volume, entry.uid))
 
     def _thaw(self, entries: Sequence[LogEntry], code: Code) -> None:
         core = self._core
@@ -377,6 +384,11 @@ class _Contents:
 def object_of(entry: LogEntry) -> int:
     """Return the inode number of what a record makes, changes, moves or removes."""
     return next(number for number, role in entry.about if role & Role.OBJECT)
+
+
+def _same_author(first: LogEntry, other: LogEntry) -> bool:
+    """Tell whether two records may go in one call: it is made as one user."""
+    return (first.uid, first.identity) == (other.uid, other.identity)
 
 
 def _last_uniquifier(entries: Sequence[LogEntry]) -> int:

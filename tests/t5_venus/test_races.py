@@ -1,0 +1,118 @@
+"""What happens in between: while one request waits, another one changes what it rests on."""
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from realmfs.realms.group import Group
+from realmfs.realms.types import Reintegrated
+from realmfs.venus.face import Caller
+from realmfs.vice.calls import SendReintFragment
+from realmfs.vice.errors import Code
+from realmfs.vice.log import unpack_log
+from realmfs.vice.types import StoreId
+from tests.t5_venus.world import ME, REALM, Client, until, world
+
+ROOT = f"/{REALM}"
+OTHER = Caller(1001, 1001, 0)
+
+
+def hold_back(client: Client) -> None:
+    """Send nothing of the log until `let_go`."""
+    client.venus.core.logged = lambda volume: None
+
+
+def let_go(client: Client) -> None:
+    client.venus.core.logged = client.venus.reintegrator.wake
+    client.venus.reintegrator.wake_all()
+
+
+async def test_an_interrupted_large_store_does_not_go_on_with_other_contents(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(big_store=100_000), await w.client()
+        await a.write(f"{ROOT}/big", b"1" * (9 << 20))
+        await until(lambda: w.realm.calls[SendReintFragment.OPCODE] >= 2)
+        a.offline()
+        await trio.sleep(60)
+        await a.write(f"{ROOT}/big", b"2" * (9 << 20))
+        a.online()
+        await a.drained(600)
+        assert set(await b.read(f"{ROOT}/big")) == set(b"2")
+
+
+async def test_changes_of_two_users_are_not_sent_as_those_of_one(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users: list[int] = []
+    send = Group.reintegrate
+
+    async def noted(self: Group, records: bytes, user: int) -> Reintegrated:
+        users.append(user)
+        return await send(self, records, user)
+
+    monkeypatch.setattr(Group, "reintegrate", noted)
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"")
+        await a.drained()
+        users.clear()
+        hold_back(a)
+        opened = await a.venus.open(OTHER, (await a.look(f"{ROOT}/f")).ino, os.O_WRONLY)
+        await a.venus.write(opened.handle, 0, b"by the other")
+        await a.mkdir(f"{ROOT}/mine")
+        await a.venus.flush(opened.handle)
+        await a.venus.release(opened.handle)
+        let_go(a)
+        await a.drained()
+        assert users == [ME.uid, OTHER.uid]
+        assert await b.read(f"{ROOT}/f") == b"by the other"
+
+
+async def test_changes_wait_for_the_identity_they_were_made_under(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.ls(ROOT)
+        who = "7@r.test"
+        monkeypatch.setattr(a.venus.core.volumes, "identity", lambda volume, uid: who)
+        hold_back(a)
+        await a.mkdir(f"{ROOT}/d")
+        who = "9@r.test"
+        let_go(a)
+        await trio.sleep(60)
+        volume = a.venus.core.volumes.by_key(a.cache.log.volumes()[0])
+        assert (a.pending, volume.waiting_for) == (1, "tokens")
+        who = "7@r.test"
+        a.venus.tokens_changed()
+        await a.drained()
+
+
+async def test_a_batch_of_unknown_outcome_keeps_its_store_ids_while_servers_are_busy(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[StoreId] = []
+    send = Group.reintegrate
+
+    async def busy_at_first(self: Group, records: bytes, user: int) -> Reintegrated:
+        sent.extend(record.store_id for record in unpack_log(records))
+        if len(sent) == 1:
+            return Reintegrated(Code.EWOULDBLOCK, -1, (), False)
+        return await send(self, records, user)
+
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.write(f"{ROOT}/f", b"")
+        await a.drained()
+        hold_back(a)
+        await a.change(f"{ROOT}/f", mode=0o600)
+        with a.cache.transaction():  # as it was chosen for sending before a crash
+            (frozen,) = a.cache.log.freeze(a.cache.log.entries(a.cache.log.volumes()[0]))
+        monkeypatch.setattr(Group, "reintegrate", busy_at_first)
+        let_go(a)
+        await a.drained()
+        assert sent == [frozen.store_id] * 2
