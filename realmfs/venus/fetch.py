@@ -7,6 +7,9 @@ fetch goes on from there if the servers still have that version.
 
 Status comes along with data. So an object of which nothing is known is fetched at once, in one round; and
 when the answer says that the version is another one than the status we had, status and data change together.
+
+Of an object whose attributes or names were changed here, and not yet sent, the status is ours, but its data
+may still have to be fetched: what comes is kept if it is of the version that was changed.
 """
 
 import logging
@@ -16,6 +19,7 @@ import trio
 
 from realmfs.cache.containers import Container, ContainerSink
 from realmfs.cache.errors import ContainerLost
+from realmfs.cache.log import Role
 from realmfs.realms.fetching import VersionChangedError
 from realmfs.realms.types import Attributes
 from realmfs.rpc2.errors import BadPacket
@@ -26,10 +30,12 @@ from realmfs.venus.node import Node, Promise
 from realmfs.venus.validity import Validator
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.log import Create, MakeDir, Store, SymLink
 from realmfs.vice.types import ObjectType
 
 log = logging.getLogger(__name__)
 
+_DATA = frozenset(kind.OPCODE for kind in (Store, Create, MakeDir, SymLink))
 ROUNDS = 4  # how often an object may change under a fetch before the caller is told to try again
 
 
@@ -108,9 +114,7 @@ class Fetcher:
             raise CodaError(Code.EIO, f"{node.label}: {len(data)} bytes of {answer.status.length} came")
         directory = self._parse(node, data) if node.is_directory else None
         with core.cache.transaction():
-            if not self._validator.absorb(node, uid, answer, sample, edition) or not node.same_version(
-                answer.status.vv
-            ):
+            if not self._counts(node, uid, answer, sample, edition, filling=False):
                 return
             if directory is not None:
                 node.directory = directory
@@ -132,8 +136,26 @@ class Fetcher:
         """Do not ask the servers for what only we can have."""
         if node.gone or node.conflict:
             raise CodaError(Code.EINCONS if node.conflict else Code.ENOENT, node.label)
-        if node.ours:
+        if self._data_is_ours(node):
             raise CodaError(Code.EIO, f"{node.label} was changed here, but its data is not")
+
+    def _data_is_ours(self, node: Node) -> bool:
+        """Tell whether the data was made here: not if only attributes and names wait to be sent."""
+        if node.content is not None and node.content.writing:
+            return True
+        return node.dirty and any(
+            role & Role.PARENT or entry.opcode in _DATA
+            for entry, role in self._core.cache.log.about(node.ino)
+        )
+
+    def _counts(
+        self, node: Node, uid: int, answer: Attributes, sample: Promise, edition: int, *, filling: bool
+    ) -> bool:
+        """Take in the status that came with data; tell whether the data is of the version we then have."""
+        if node.dirty and not node.gone and not self._data_is_ours(node):
+            return node.same_version(answer.status.vv)  # the status stays as it was changed here
+        counts = self._validator.absorb(node, uid, answer, sample, edition, filling=filling)
+        return counts and node.same_version(answer.status.vv)
 
     # -- files -----------------------------------------------------------------------------------------
 
@@ -149,6 +171,9 @@ class Fetcher:
         if not self._core.flights.flying(("data", node.ino)):
             self._refuse_hopeless(node)
             await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
+            content = self.at_hand(node)  # who got in while we waited may have brought it, or begun to write
+            if content is not None and content.whole and not content.filling:
+                return content
         flight = self.start(node, uid)
         while (content := self._filling(node)) is not None and not content.has(0, 1):
             await content.wait(0, 1)
@@ -226,7 +251,8 @@ class Fetcher:
         """Fetch a file that nobody asked for yet; give up if it turns out to be large."""
         limit = self._core.settings.data_ahead_size
         await self._core.room(objects=not node.stored, size=node.status.length if node.status else limit)
-        await self._core.flights.land(self.start(node, uid, limit))
+        if node.content is None and node.container is None and not node.gone:
+            await self._core.flights.land(self.start(node, uid, limit))
 
     async def _fetch_file(self, node: Node, uid: int, content: Container, limit: int | None) -> None:
         try:
@@ -289,7 +315,7 @@ class Fetcher:
         if not content.whole:
             raise CodaError(Code.EIO, f"{node.label}: {content.present.total} bytes of {content.length} came")
         with self._core.cache.transaction():
-            if self._validator.absorb(node, uid, answer, sample, edition, filling=True) and not node.newer:
+            if self._counts(node, uid, answer, sample, edition, filling=True):
                 self._arrived(node, content)
 
     def _arrived(self, node: Node, content: Container) -> None:

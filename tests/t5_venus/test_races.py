@@ -44,6 +44,70 @@ async def test_an_interrupted_large_store_does_not_go_on_with_other_contents(
         assert set(await b.read(f"{ROOT}/big")) == set(b"2")
 
 
+async def test_who_waited_for_room_does_not_fetch_over_what_was_written_meanwhile(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"old")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/f")).ino
+        room, waiting, there_is_room = b.venus.core.room, trio.Event(), trio.Event()
+
+        async def full(*, size: int = 0, objects: int = 0, records: int = 0) -> None:
+            waiting.set()
+            await there_is_room.wait()
+            await room(size=size, objects=objects, records=records)
+
+        async def read() -> None:
+            opened = await b.venus.open(OTHER, ino, os.O_RDONLY)
+            await b.venus.release(opened.handle)
+
+        async with trio.open_nursery() as nursery:
+            monkeypatch.setattr(b.venus.core, "room", full)
+            nursery.start_soon(read)
+            await waiting.wait()
+            monkeypatch.setattr(b.venus.core, "room", room)
+            opened = await b.venus.open(ME, ino, os.O_WRONLY | os.O_TRUNC)
+            await b.venus.write(opened.handle, 0, b"written here")
+            there_is_room.set()
+        await b.venus.flush(opened.handle)
+        await b.venus.release(opened.handle)
+        assert await b.read(f"{ROOT}/f") == b"written here"
+        await b.drained()
+        assert await a.read(f"{ROOT}/f") == b"written here"
+
+
+async def test_data_not_yet_here_can_be_had_of_what_was_renamed_or_given_another_mode(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"contents")
+        await a.write(f"{ROOT}/g", b"others")
+        await a.mkdir(f"{ROOT}/d")
+        await a.write(f"{ROOT}/d/in", b"")
+        await a.symlink(f"{ROOT}/s", b"target")
+        await a.drained()
+        await b.ls(ROOT)
+        hold_back(b)
+        await b.change(f"{ROOT}/f", mode=0o755)
+        await b.change(f"{ROOT}/d", mode=0o700)
+        await b.rename(f"{ROOT}/g", f"{ROOT}/h")
+        await b.rename(f"{ROOT}/s", f"{ROOT}/t")
+        assert await b.read(f"{ROOT}/f") == b"contents"
+        assert await b.read(f"{ROOT}/h") == b"others"
+        assert await b.ls(f"{ROOT}/d") == ["in"]
+        assert await b.venus.readlink(ME, (await b.look(f"{ROOT}/t")).ino) == b"target"
+        assert (await b.look(f"{ROOT}/f")).mode & 0o777 == 0o755
+        await b.restart()
+        assert await b.read(f"{ROOT}/f") == b"contents"
+        let_go(b)
+        await b.drained()
+        assert (await a.look(f"{ROOT}/f")).mode & 0o777 == 0o755
+        assert await a.ls(ROOT) == ["d", "f", "h", "t"]
+
+
 async def test_changes_of_two_users_are_not_sent_as_those_of_one(
     tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
