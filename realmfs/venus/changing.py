@@ -68,6 +68,7 @@ class SetAttribute(Operation):
         """Refuse who may not write."""
         if self.node.conflict:
             raise CodaError(Code.EINCONS, self.node.label)
+        self.node.require_current()
         self.tools.access.require_writable(self.node)
         needed = Rights.INSERT | Rights.DELETE if self.node.is_directory else Rights.WRITE
         self.tools.access.require_any(self.node, self.caller, needed)

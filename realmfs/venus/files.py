@@ -9,7 +9,8 @@ All who have a file open here share the node's container, so that they see each 
 reads follows a fetch that is still going on; who writes waits for all of it.
 
 A file that is being written counts as changed here (`Node.ours`): news from the servers do not replace it.
-The store is logged with the version that the writing began from, so that the servers see the conflict.
+The store is logged with the version that the writing began from, so that the servers see the conflict. What
+was opened for writing but replaced before the first write cannot be written any more.
 """
 
 import os
@@ -198,6 +199,7 @@ class Files:
 
     async def _writable(self, node: Node, caller: Caller, *, empty: bool = False) -> Container:
         """Return the node's container, whole, writable, and nobody else's."""
+        node.require_current()
         while node.content is None or not node.content.writing or (empty and node.content.length):
             if empty and node.content is not None and node.content.writing:
                 node.content.truncate(0)
@@ -209,6 +211,7 @@ class Files:
 
     async def _make_writable(self, node: Node, caller: Caller) -> None:
         content = await self._fetcher.whole(node, caller.uid)
+        node.require_current()
         if node.gone:
             # It has no name any more, so no row: a private copy that nothing else refers to.
             node.content = await self._core.cache.containers.fork(content)

@@ -48,6 +48,7 @@ memory, not from the cache; it comes back without a promise, and the kernel is t
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Node:
         "parent",
         "promise",
         "readers",
+        "replaced",
         "rights",
         "stale",
         "status",
@@ -139,6 +141,9 @@ class Node:
         self.kernel_names: set[bytes] = set()  # of a directory: names the kernel may know for long
         self.conflict = False
         self.newer = False  # the reachable servers are behind what is cached
+        self.replaced = (
+            False  # gone because the servers have a newer version: nothing made here can get there
+        )
         self.gone = False  # removed, or replaced by a newer node of the same fid; waits for its last close
 
     @property
@@ -157,6 +162,11 @@ class Node:
     def ours(self) -> bool:
         """Whether what is here is newer than what the servers have: pending changes, or being written."""
         return self.dirty or (self.content is not None and self.content.writing)
+
+    def require_current(self) -> None:
+        """Refuse to change what was replaced, rather than lose the change. Raises CodaError EIO."""
+        if self.replaced:
+            raise CodaError(Code.EIO, f"{self.label} has been changed elsewhere since it was opened here")
 
     @property
     def open(self) -> bool:

@@ -224,6 +224,7 @@ class Nodes:
             self._cache.objects.renumber(node.ino, fresh.ino)
             node.stored, fresh.stored = False, True
         fresh.parent, fresh.name, fresh.rights = node.parent, node.name, dict(node.rights)
+        node.replaced = True
         self.leave(node)
         self._by_number[node.ino] = node
         self.enter(fresh)

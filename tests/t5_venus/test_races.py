@@ -1,6 +1,7 @@
 """What happens in between: while one request waits, another one changes what it rests on."""
 
 import os
+from errno import EIO
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,12 @@ import trio
 
 from realmfs.realms.group import Group
 from realmfs.realms.types import Reintegrated
-from realmfs.venus.face import Caller
+from realmfs.venus.face import Caller, Changes
 from realmfs.vice.calls import SendReintFragment
 from realmfs.vice.errors import Code
 from realmfs.vice.log import unpack_log
 from realmfs.vice.types import StoreId
-from tests.t5_venus.world import ME, REALM, Client, until, world
+from tests.t5_venus.world import ME, REALM, Client, refused, until, world
 
 ROOT = f"/{REALM}"
 OTHER = Caller(1001, 1001, 0)
@@ -42,6 +43,30 @@ async def test_an_interrupted_large_store_does_not_go_on_with_other_contents(
         a.online()
         await a.drained(600)
         assert set(await b.read(f"{ROOT}/big")) == set(b"2")
+
+
+async def test_writing_to_what_was_replaced_elsewhere_is_refused(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"old")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/f")).ino
+        opened = await b.venus.open(ME, ino, os.O_RDWR)
+        assert await b.venus.read(opened.handle, 0, 100) == b"old"
+        await a.write(f"{ROOT}/f", b"newer")
+        await a.drained()
+        assert (await b.look(f"{ROOT}/f")).ino != ino
+        with refused(EIO):
+            await b.venus.write(opened.handle, 0, b"mine")
+        with refused(EIO):
+            await b.venus.setattr(ME, ino, Changes(size=1), opened.handle)
+        with refused(EIO):
+            await b.venus.setattr(ME, ino, Changes(mode=0o600), opened.handle)
+        assert await b.venus.read(opened.handle, 0, 100) == b"old"
+        await b.venus.release(opened.handle)
+        assert await b.read(f"{ROOT}/f") == b"newer"
 
 
 async def test_who_waited_for_room_does_not_fetch_over_what_was_written_meanwhile(
