@@ -8,6 +8,7 @@ is under way, and on the size; a file that turns out to be large is given up.
 
 import functools
 from collections import deque
+from collections.abc import Awaitable, Callable
 from weakref import WeakKeyDictionary
 
 from realmfs.venus.ahead import Walk
@@ -80,11 +81,15 @@ class ReadAhead:
         while self._waiting and self._flying < self._core.settings.status_ahead:
             node, uid, data = self._waiting.popleft()
             if data and self._wants_data(node):
-                self._flying += 1
-                self._core.flights.start(("ahead", node.ino), functools.partial(self._data, node, uid))
+                self._start(node, uid, self._data)
             elif not node.valid and not node.gone:
-                self._flying += 1
-                self._core.flights.start(("ahead", node.ino), functools.partial(self._status, node, uid))
+                self._start(node, uid, self._status)
+
+    def _start(self, node: Node, uid: int, bring: Callable[[Node, int], Awaitable[None]]) -> None:
+        key = ("ahead", node.ino, bring)
+        if not self._core.flights.flying(key):  # else it would be counted twice and land once
+            self._flying += 1
+            self._core.flights.start(key, functools.partial(bring, node, uid))
 
     def _wants_data(self, node: Node) -> bool:
         if (

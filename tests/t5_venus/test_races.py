@@ -133,6 +133,27 @@ async def test_data_not_yet_here_can_be_had_of_what_was_renamed_or_given_another
         assert await a.ls(ROOT) == ["d", "f", "h", "t"]
 
 
+async def test_an_object_wanted_twice_ahead_leaves_the_count_right(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"small")
+        await a.drained()
+        await b.ls(ROOT)
+        root = b.venus.core.nodes.by_number((await b.look(ROOT)).ino)
+        directory = b.venus.fetcher.present(root)
+        assert directory is not None
+        vnode, unique = directory.lookup(b"f") or (0, 0)
+        node = b.venus.core.nodes.get(root.volume, root.fid._replace(vnode=vnode, unique=unique))
+        ahead = b.venus.readahead
+        ahead._waiting.extend([(node, ME.uid, False), (node, ME.uid, True)])
+        ahead._pump()
+        assert ahead._flying
+        await trio.sleep(10)
+        assert not ahead._flying
+
+
 async def test_changes_of_two_users_are_not_sent_as_those_of_one(
     tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
