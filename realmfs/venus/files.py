@@ -13,6 +13,7 @@ The store is logged with the version that the writing began from, so that the se
 was opened for writing but replaced before the first write cannot be written any more.
 """
 
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from realmfs.venus.node import Node
 from realmfs.venus.validity import Validator
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import ObjectType
+
+log = logging.getLogger(__name__)
 
 WRITING = os.O_WRONLY | os.O_RDWR
 READ_AT_ONCE = 1 << 20
@@ -130,7 +133,8 @@ class Files:
         file = self.file(handle)
         del self._open[handle]
         try:
-            self.commit(file.node, file.caller)
+            if file.writer:
+                self.commit(file.node, file.caller)
         finally:
             self.leave(file)
 
@@ -233,26 +237,40 @@ class Files:
 
     # -- making it permanent ---------------------------------------------------------------------------
 
+    def unlogged(self, handle: int) -> bool:
+        """Tell whether closing would log a store record: a writer's does, if the contents were written."""
+        file = self.file(handle)
+        return file.writer and self._is_written(file.node)
+
     def flush(self, handle: int) -> None:
         """Log what was written since the last store record: the promise of close(2)."""
         file = self.file(handle)
-        self.commit(file.node, file.caller)
+        if file.writer:
+            self.commit(file.node, file.caller)
 
     async def fsync(self, handle: int) -> None:
-        """Log it, and wait until it is on the disk."""
+        """Log it, as a writer's if a reader asks, and wait until it is on the disk."""
         file = self.file(handle)
-        self.commit(file.node, file.caller)
+        others = (other for other in self._open.values() if other.node is file.node and other.writer)
+        self.commit(file.node, (file if file.writer else next(others, file)).caller)
         await self._core.cache.durability.sync()
 
     def commit(self, node: Node, caller: Caller) -> None:
         """Log a store record if the contents were written since the last one."""
-        if node.content is not None and node.content.writing and not node.gone:
+        if self._is_written(node):
             self._store(node, caller)
 
+    def _is_written(self, node: Node) -> bool:
+        return node.content is not None and node.content.writing and not node.gone
+
     def commit_all(self) -> None:
-        """Log what every open file holds: before an orderly stop."""
+        """Log what every open file holds: before an orderly stop. What fails is named in the log."""
         for file in list(self._open.values()):
-            self.commit(file.node, file.caller)
+            if file.writer:
+                try:
+                    self.commit(file.node, file.caller)
+                except (CodaError, OSError) as error:
+                    log.error("what was written to %s cannot be logged: %s", file.node.label, error)
 
 
 def _bind(

@@ -131,7 +131,10 @@ class Venus:
         while True:
             await trio.sleep(TRIM)
             if self.cache.damage is None:
-                self.core.trim()
+                try:
+                    self.core.trim()
+                except OSError as error:  # a full disk; the next round tries again
+                    log.error("cannot bring the cache back within its margins: %s", error)
 
     def commit_open_files(self) -> None:
         """Log what is written in open files, before an orderly stop."""
@@ -192,8 +195,9 @@ class Venus:
             above.kernel_names.add(name)
         if node is None:
             return no_such_name(above, self.settings)
+        attr = attr_of(node, self.settings, above)
         node.lookups += 1
-        return attr_of(node, self.settings, above)
+        return attr
 
     def remember(self, ino: int) -> None:
         """Count one more lookup of an inode by the kernel."""
@@ -321,16 +325,16 @@ class Venus:
         node = await self._make(operation)
         file = self.files.enter(node, caller, writer=True)
         self.fetcher.at_hand(node)
-        return self.files.opened(file), self._entered(node, above)
+        return self.files.opened(file), self._entered(node, above, name)
 
     async def _make(self, operation: MakeObject) -> Node:
         await operation.run()
         assert operation.node is not None
         return operation.node
 
-    def _entered(self, node: Node, parent: Node) -> Attr:
+    def _entered(self, node: Node, parent: Node, name: bytes) -> Attr:
         node.lookups += 1
-        parent.kernel_names.add(node.name)
+        parent.kernel_names.add(name)
         return attr_of(node, self.settings, parent)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
@@ -348,7 +352,8 @@ class Venus:
     @bounded
     async def flush(self, handle: int) -> None:
         """Log what was written: the promise of close(2)."""
-        await self.core.room(records=1)
+        if self.files.unlogged(handle):
+            await self.core.room(records=1)
         self.files.flush(handle)
 
     @bounded
@@ -358,10 +363,13 @@ class Venus:
         await self.files.fsync(handle)
 
     async def release(self, handle: int) -> None:
-        """Close a handle; what was written after the last flush is logged."""
+        """Close a handle; what was written after the last flush is logged. The handle is gone in any case."""
         try:
-            await self.core.room(records=1)
-            self.files.release(handle)
+            try:
+                if self.files.unlogged(handle):
+                    await self.core.room(records=1)
+            finally:
+                self.files.release(handle)
         except OSError as error:
             raise CodaError.from_oserror(error) from error
 
@@ -375,21 +383,21 @@ class Venus:
         """Make a directory."""
         above = self.core.nodes.by_number(parent)
         node = await self._make(MakeDirectory(self.tools, caller, above, name, mode))
-        return self._entered(node, above)
+        return self._entered(node, above, name)
 
     @bounded
     async def symlink(self, caller: Caller, parent: int, name: bytes, target: bytes) -> Attr:
         """Make a symbolic link."""
         above = self.core.nodes.by_number(parent)
         node = await self._make(MakeSymlink(self.tools, caller, above, name, target))
-        return self._entered(node, above)
+        return self._entered(node, above, name)
 
     @bounded
     async def link(self, caller: Caller, ino: int, parent: int, name: bytes) -> Attr:
         """Give a file another name in the same directory."""
         node, above = self.core.nodes.by_number(ino), self.core.nodes.by_number(parent)
         await MakeLink(self.tools, caller, node, above, name).run()
-        return self._entered(node, above)
+        return self._entered(node, above, name)
 
     @bounded
     async def unlink(self, caller: Caller, parent: int, name: bytes) -> None:

@@ -1,12 +1,14 @@
 """What happens in between: while one request waits, another one changes what it rests on."""
 
 import os
-from errno import EIO
+from collections.abc import Sequence
+from errno import EIO, ENOSPC
 from pathlib import Path
 
 import pytest
 import trio
 
+from realmfs.cache.errors import CacheFull
 from realmfs.realms.group import Group
 from realmfs.realms.types import Reintegrated
 from realmfs.venus.face import Caller, Changes
@@ -133,6 +135,37 @@ async def test_data_not_yet_here_can_be_had_of_what_was_renamed_or_given_another
         assert await a.ls(ROOT) == ["d", "f", "h", "t"]
 
 
+@pytest.mark.logs("cannot bring the cache back")
+async def test_a_full_disk_does_not_end_the_daemon(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+
+        def full(*_: object) -> None:
+            raise CacheFull("no space on the disk")
+
+        monkeypatch.setattr(a.cache.replacement, "trim", full)
+        await trio.sleep(100)
+        assert await a.ls(ROOT) == []
+
+
+async def test_a_further_name_is_forgotten_when_another_client_removes_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"")
+        root, ino = (await a.look(ROOT)).ino, (await a.look(f"{ROOT}/f")).ino
+        await a.venus.link(ME, ino, root, b"further")  # the kernel looks for it before; nobody does after
+        await a.drained()
+        await trio.sleep(1)
+        a.kernel.entries.clear()
+        await b.unlink(f"{ROOT}/further")
+        await b.drained()
+        await until(lambda: (root, b"further") in a.kernel.entries, 10)
+
+
 async def test_an_object_wanted_twice_ahead_leaves_the_count_right(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
@@ -152,6 +185,47 @@ async def test_an_object_wanted_twice_ahead_leaves_the_count_right(
         assert ahead._flying
         await trio.sleep(10)
         assert not ahead._flying
+
+
+async def test_closing_needs_no_room_where_nothing_was_written(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        ino = await a.write(f"{ROOT}/f", b"contents")
+        reader = await a.venus.open(ME, ino, os.O_RDONLY)
+        writer = await a.venus.open(ME, ino, os.O_WRONLY)
+        await a.venus.write(writer.handle, 0, b"C")
+
+        async def full(**_: int) -> None:
+            raise CacheFull("not even a record fits")
+
+        monkeypatch.setattr(a.venus.core, "room", full)
+        await a.venus.flush(reader.handle)
+        await a.venus.release(reader.handle)
+        with refused(ENOSPC):
+            await a.venus.flush(writer.handle)
+        with refused(ENOSPC):
+            await a.venus.release(writer.handle)
+        assert not a.venus.core.nodes.by_number(ino).open
+
+
+async def test_a_reader_who_closes_does_not_log_what_another_writes(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        ino = await a.write(f"{ROOT}/f", b"")
+        await a.drained()
+        writer = await a.venus.open(ME, ino, os.O_WRONLY)
+        await a.venus.write(writer.handle, 0, b"half")
+        assert await a.read(f"{ROOT}/f", OTHER) == b"half"
+        assert not a.pending
+        reader = await a.venus.open(OTHER, ino, os.O_RDONLY)
+        await a.venus.fsync(reader.handle, data_only=False)
+        assert [entry.uid for entry in a.cache.log.entries(a.cache.log.volumes()[0])] == [ME.uid]
+        await a.venus.release(reader.handle)
+        await a.venus.release(writer.handle)
 
 
 async def test_changes_of_two_users_are_not_sent_as_those_of_one(
@@ -180,6 +254,31 @@ async def test_changes_of_two_users_are_not_sent_as_those_of_one(
         await a.drained()
         assert users == [ME.uid, OTHER.uid]
         assert await b.read(f"{ROOT}/f") == b"by the other"
+
+
+@pytest.mark.logs("cannot be logged")
+async def test_one_file_that_cannot_be_logged_at_the_end_does_not_keep_the_others_from_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        inos = [await a.write(f"{ROOT}/{name}", b"") for name in "fg"]
+        await a.drained()
+        hold_back(a)
+        for ino in inos:
+            opened = await a.venus.open(ME, ino, os.O_WRONLY)
+            await a.venus.write(opened.handle, 0, b"written")
+        append, refusals = a.cache.log.append, ["once"]
+
+        def full(*args: object, **options: Sequence[int]) -> int:
+            if refusals:
+                refusals.pop()
+                raise CacheFull("no space on the disk")
+            return append(*args, **options)  # type: ignore[arg-type]  # passed on as they are
+
+        monkeypatch.setattr(a.cache.log, "append", full)
+        a.venus.commit_open_files()
+        assert a.pending == 1
 
 
 async def test_changes_wait_for_the_identity_they_were_made_under(
