@@ -89,9 +89,13 @@ class Core:
         the patience. Raises CacheFull (ENOSPC) when that does not help (promise 2 of the design); a log that
         stays full is refused by `append`, if the change then needs a record at all.
         """
+        if not self._full(size, objects, records):
+            return
         with trio.move_on_after(self.settings.patience * 0.8):
-            while self._full(size, objects, records) and self._may_shrink():
+            while self._may_shrink():
                 await self.shrunk.park()
+                if not self._full(size, objects, records):
+                    return
         if not self.cache.replacement.fits(size=size, objects=objects):
             evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
             self.evicted(evicted.data, evicted.objects)

@@ -322,7 +322,8 @@ class Fetcher:
         if node.content is not content or node.gone:
             return  # somebody has cut the file meanwhile, or removed it
         with self._core.cache.transaction():
-            self._core.nodes.save(node)
+            if not node.stored:  # else `absorb` has just written it
+                self._core.nodes.save(node)
             self._core.cache.objects.attach(node.ino, content)
         node.container = content.id
 
