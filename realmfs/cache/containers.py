@@ -25,6 +25,7 @@ last user has closed it, also after its row is gone: who opened a file goes on r
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ from realmfs.cache.errors import ContainerLost
 from realmfs.cache.extents import Extents
 
 __all__ = ["Container", "ContainerSink", "Containers", "Grave"]
+
+logger = logging.getLogger(__name__)
 
 COPY_INLINE = 1 << 20
 """Bytes that are copied without a thread: about half a millisecond."""
@@ -204,8 +207,12 @@ class Containers:
         self.used += size
 
     def _remove(self, number: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self._place(number))
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # the commit stands; the next start sweeps what belongs to nothing
+            logger.error("cannot delete container %x: %s", number, error)
 
     def discard(self, container: Container, start: int, stop: int) -> None:
         """Forget a range of a clean container. Inside a transaction.

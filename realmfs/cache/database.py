@@ -221,13 +221,13 @@ class Database:
             self._roll_back()
             raise self._translated(error) from error
         self.commits += 1
-        if self.watch is not None and not self.commits % _WATCH:
-            self.watch()
         self._on_rollback.clear()
         acts, self._on_commit = self._on_commit + self._at_end, []
         self._at_end = []
         for act in acts:
             act()
+        if self.watch is not None and not self.commits % _WATCH:
+            self.watch()
 
     def _commit(self) -> None:
         try:

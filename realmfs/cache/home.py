@@ -103,7 +103,7 @@ class Reserve:
             os.posix_fallocate(descriptor, 0, self._size)
             return True
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
@@ -117,11 +117,14 @@ class Reserve:
         return disk.f_bavail * disk.f_frsize
 
     def watch(self) -> None:
-        """Give up or take back the reserve by what the disk has free. Called now and then."""
-        if self.held and self._size and self._free() < self._size // 4:
-            self.release()
-        elif not self.held:
-            self.restore()
+        """Give up or take back the reserve by what the disk has free. Called now and then; raises nothing."""
+        try:
+            if self.held and self._size and self._free() < self._size // 4:
+                self.release()
+            elif not self.held:
+                self.restore()
+        except OSError as error:  # it is only looked after: what was just committed stands
+            logger.error("cannot look after the reserve of %s: %s", self._path.parent, error)
 
     def check(self) -> None:
         """Raise CacheFull if no data may be added."""

@@ -13,9 +13,10 @@ In this order, in one transaction, before anyone uses the cache:
 4. Objects without status (runts) go. Containers that nothing refers to go, and then all files without a row.
 5. Dirty marks follow from the log again. (Granted fids are gone by themselves, see volumes.py.)
 
-The status of an object changes with its store records, not with writes, so in 2 it still fits. In 1 its
-length is that of the store before, or 0 if the file was made here; otherwise only a server knows, and the
-object goes, unless other changes of it are pending. `Findings.changed` names all objects of 1 and 2.
+Writes alone do not change the status of an object on the disk, but a change of its mode or name made while it
+was being written saves the length of that moment: in 2 the length becomes that of the previous contents. In 1
+it is that of the store before. In both it is 0 if the file was made here; otherwise only a server knows. Then
+an object of 1 goes, unless other changes of it are pending. `Findings.changed` names all objects of 1 and 2.
 """
 
 import filecmp
@@ -163,6 +164,17 @@ class Recovery:
             self.findings.copies.append(self._recovered.keep(container, number, Why.OPEN_AT_CRASH))
         self.findings.changed.append(number)
         self._objects.take_back(number)
+        self._restore_length(number, previous)
+
+    def _restore_length(self, number: int, previous: int | None) -> None:
+        row = self._objects.load(number)
+        length = 0
+        if previous is not None:
+            length = self._database.value("SELECT length FROM container WHERE id = ?", (previous,))
+        elif not self._last_store(number)[1]:
+            return  # only a server knows
+        if row is not None and row.status is not None and row.status.length != length:
+            self._objects.update(number, status=replace(row.status, length=length))
 
     def _equal(self, container: int, previous: int | None) -> bool:
         """Does the container hold what was acknowledged? Nothing, where there was nothing."""

@@ -1,6 +1,7 @@
 """The directory: one daemon, private, with room kept back; full disks, damage, older and newer versions."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -75,6 +76,22 @@ def test_the_reserve_takes_room_and_gives_it_up(tmp_path: Path) -> None:
     assert reserve.restore()
     again = Reserve(tmp_path / "reserve", MEGA)
     assert again.held
+
+
+@pytest.mark.logs("its reserve is given up|cannot look after the reserve")
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO])
+def test_a_reserve_that_cannot_be_had_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    reserve = Reserve(tmp_path / "reserve", MEGA)
+    assert reserve.release()
+
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    reserve.watch()
+    assert not reserve.held
 
 
 @pytest.mark.logs("its reserve is given up")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from realmfs.cache import Cache, Findings, Limits, ObjectRow, Why
 from realmfs.vice.types import Fid
 from tests.t4_cache.conftest import Reopen
-from tests.t4_cache.world import LIMITS, World
+from tests.t4_cache.world import LIMITS, World, status
 
 OTHER_BOOT = "boot 2"
 
@@ -96,6 +96,22 @@ async def test_a_fetched_file_open_for_writing_goes_back_to_what_was_fetched(
     assert after.data(number) == b"server's"
     assert length_of(after, number) == 8
     assert copies(after) == [(number, b"file", Why.OPEN_AT_CRASH, b"half written")]
+    container.close()
+
+
+@pytest.mark.parametrize("before", ["stored", "fetched", "new"])
+async def test_attributes_changed_while_it_was_written_leave_the_length_of_what_there_is(
+    world: World, crash: Reopen, before: str
+) -> None:
+    number = world.fetched(b"file", b"server's") if before == "fetched" else world.created()
+    if before == "stored":
+        await world.store(number, b"chapter 1")
+    container = await world.write(number, b"half written, and much longer")
+    with world.cache.transaction():  # a chmod(2) saves the status as it is at that moment
+        world.cache.objects.update(number, status=status(length=container.length))
+        world.log(14, number)
+    after = crash(world)
+    assert length_of(after, number) == len(after.data(number) or b"")
     container.close()
 
 

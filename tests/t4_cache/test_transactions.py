@@ -1,6 +1,7 @@
 """A change is made as a whole or not at all, in the tables and in memory."""
 
 import contextlib
+import os
 
 import pytest
 import trio
@@ -60,6 +61,28 @@ async def test_rollback_leaves_no_trace(world: World) -> None:
         await change_and_stop(world, number)
     assert picture(world.cache) == before
     assert world.data(number) == b"contents"
+
+
+@pytest.mark.logs("cannot delete")
+def test_what_fails_after_a_commit_neither_undoes_it_nor_keeps_the_rest_from_happening(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [world.fetched(name, b"contents") for name in (b"a", b"b")]
+    files = [world.cache.containers.path(container) for container in world.cache.containers.files()]
+    unlink, refusals = os.unlink, ["once"]
+
+    def refuse(path: str) -> None:
+        if refusals:
+            raise OSError(refusals.pop())
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with world.cache.transaction():
+        for number in numbers:
+            world.cache.objects.drop(number)
+    assert [world.cache.objects.load(number) for number in numbers] == [None, None]
+    assert sum(file.exists() for file in files) == 1
+    assert world.cache.containers.used == 0
 
 
 async def test_commit_survives_a_kill(world: World, crash: Reopen) -> None:
