@@ -4,7 +4,8 @@
     memory                      what is remembered on disk for a start without network
     server, links, schedule     one server: up or down, its connections, when it is probed
     probes, callbacks           probing servers; the service that servers call
-    realm, realms               volume location, tokens; all realms, and the tasks that look after them
+    login, tokens               passwords against tokens; who is logged in where, in memory and on disk
+    realm, realms               volume location; all realms, and the tasks that look after them
     core, round, collate        one answer out of those of a group
     reading, fetching           calls that change nothing; contents
     updating, handles, cop2     updates, large stores, second phases

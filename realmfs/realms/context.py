@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from realmfs.realms.settings import RealmSettings
+from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.vice.types import ClientId
@@ -27,8 +28,7 @@ class Context:
     A reply that was under way meanwhile promises nothing (vice.md §4.2).
     """
     online: bool = True
-    token_refused: Callable[[str, int], None] | None = None
-    """Told when a server refuses a user's token, which is then dropped: realm and user."""
+    tokens: Tokens = field(default_factory=Tokens)
     nursery: trio.Nursery | None = None
     _running: set[Any] = field(default_factory=set)
 

@@ -11,28 +11,16 @@ links of nobody.
 Links that are being made meanwhile are left alone: they talk to the server as it is now.
 """
 
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
+from realmfs.realms.tokens import usable
 from realmfs.rpc2.endpoint import Connection
 from realmfs.rpc2.errors import RpcError
 from realmfs.rpc2.transfer import Sink, Source
 from realmfs.vice.tokens import Token
-
-TOKEN_MARGIN = 60.0
-"""Seconds before its end from which on a token is not used any more.
-
-One request too late, and the server drops every connection and promise of this client, those of other users
-too (auth.md §4.5).
-"""
-
-
-def usable(token: Token | None) -> Token | None:
-    """Return the token unless it has expired or is about to."""
-    return token if token is not None and token.seconds_left(time.time()) > TOKEN_MARGIN else None
 
 
 class Link:

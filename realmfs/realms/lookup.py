@@ -108,9 +108,7 @@ class Lookup:
     async def _from_file(
         self, realm: str, service: Service, listed: Sequence[realmsfile.FileServer]
     ) -> Answer:
-        # A port in our file is that of the file service; login has its own.
-        own_port = service is FILE_SERVICE
-        hosts = [RootServer(entry.host, ("", (own_port and entry.port) or service.port)) for entry in listed]
+        hosts = [host for entry in listed for host in _hosts(entry, service)]
         found, ttl = await self._addresses(hosts)
         if not found:
             raise NoAnswerError(f"no server of {realm} in the realms file has an address")
@@ -200,6 +198,20 @@ class Lookup:
         resolver.nameservers = [self._name_server[0]]
         resolver.port = self._name_server[1]
         return resolver
+
+
+def _hosts(entry: realmsfile.FileServer, service: Service) -> list[RootServer]:
+    """Return where a line of the realms file says that a service is, addresses still empty.
+
+    A port in our file is that of the file service. Logins have their own, except that a server of ours which
+    may not use that takes the port after the file service's.
+    """
+    if service is FILE_SERVICE:
+        return [RootServer(entry.host, ("", entry.port or service.port))]
+    standard = RootServer(entry.host, ("", service.port))
+    if entry.port is None:
+        return [standard]
+    return [standard, RootServer(entry.host, ("", min(entry.port + 1, 65535)), priority=1)]
 
 
 def _bounded(ttl: float) -> float:

@@ -16,6 +16,7 @@ from realmfs.realms.group import Group
 from realmfs.realms.lookup import FILE_SERVICE, RootServer, in_order
 from realmfs.realms.memory import Location, Memory, RealmMemory
 from realmfs.realms.server import Answer, Server, State
+from realmfs.realms.tokens import Held, News
 from realmfs.realms.types import ANYUSER
 from realmfs.realms.volume import Replica, Volume
 from realmfs.rpc2.errors import BadPacket
@@ -43,7 +44,6 @@ class Realm:
         self._context = context
         self._memory = memory
         self._servers: dict[Address, Server] = {}
-        self._tokens: dict[int, Token] = {}
         self._volumes: dict[int, Volume] = {}
         self._refreshed: dict[object, float] = {}
         self._rng = random.Random()
@@ -108,25 +108,26 @@ class Realm:
 
     def token(self, user: int) -> Token | None:
         """Return a user's token, expired or not."""
-        return self._tokens.get(user)
+        held = self._context.tokens.get(self.name, user)
+        return None if held is None else held.token
 
-    def set_token(self, user: int, token: Token | None) -> None:
-        """Give a user a token, or take it away; connections made with another one are closed."""
+    def set_token(self, user: int, token: Token | None, name: str = "", news: News = News.DROPPED) -> None:
+        """Give a user a token, or take it away; connections made with another one are closed.
+
+        `name` is under which he logged in. Raises TooManyTokensError.
+        """
         if token is None:
-            self._tokens.pop(user, None)
+            self._context.tokens.drop(self.name, user, news)
         else:
-            self._tokens[user] = token
+            self._context.tokens.put(Held(self.name, user, name, token))
         for server in self._servers.values():
             server.links.drop_user(user)
 
     def refuse(self, user: int, token: Token) -> None:
         """Drop a token that a server has refused (auth.md §5)."""
-        if self._tokens.get(user) != token:
-            return
-        log.info("realm %s: the token of user %d is refused", self.name, user)
-        self.set_token(user, None)
-        if self._context.token_refused is not None:
-            self._context.token_refused(self.name, user)
+        if self.token(user) == token:
+            log.info("realm %s: the token of user %d is refused", self.name, user)
+            self.set_token(user, None, news=News.REFUSED)
 
     # volumes
 

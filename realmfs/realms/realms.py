@@ -16,13 +16,13 @@ import trio
 
 from realmfs.realms.callbacks import CallbackService
 from realmfs.realms.context import Context
+from realmfs.realms.login import LoginService
 from realmfs.realms.lookup import (
     FILE_SERVICE,
     LOGIN_SERVICE,
     MIN_TTL,
     Lookup,
     NoAnswerError,
-    RootServer,
     UnknownRealmError,
 )
 from realmfs.realms.memory import Memory
@@ -31,6 +31,8 @@ from realmfs.realms.probes import TICK, Prober, probe
 from realmfs.realms.realm import Realm
 from realmfs.realms.server import Server, State
 from realmfs.realms.settings import RealmSettings
+from realmfs.realms.tokens import DIRECTORY as TOKEN_DIRECTORY
+from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.rpc2.service import Address
@@ -49,7 +51,9 @@ class Realms:
     def __init__(
         self, endpoint: Endpoint, settings: RealmSettings, listener: Listener, state_dir: Path | None = None
     ) -> None:
-        self.context = Context(endpoint, settings, listener)
+        directory = None if state_dir is None else state_dir / TOKEN_DIRECTORY
+        tokens = Tokens(directory, keep=settings.keep_tokens)
+        self.context = Context(endpoint, settings, listener, tokens=tokens)
         self._lookup = Lookup(settings.realms_file, settings.name_server)
         self._memory = Memory(state_dir)
         self._realms: dict[str, Realm] = {}
@@ -119,14 +123,25 @@ class Realms:
         if self._memory.realms.pop(fold(name), None) is not None:
             self._memory.touch()
 
-    async def login_servers(self, name: str, *, patience: float = 10.0) -> tuple[RootServer, ...]:
-        """Look up the login service of a realm. Raises CodaError as `realm`."""
+    # logins
+
+    @property
+    def tokens(self) -> Tokens:
+        """Who is logged in where."""
+        return self.context.tokens
+
+    async def login_service(self, name: str, user: str, password: bytes) -> LoginService:
+        """Return the login servers of a realm, for a user with his password.
+
+        Raises CodaError as `realm`, and LoginError.
+        """
         try:
-            return (await self._lookup.find(fold(name), LOGIN_SERVICE, patience)).servers
+            found = await self._lookup.find(fold(name), LOGIN_SERVICE, self.context.settings.patience)
         except UnknownRealmError as error:
             raise CodaError(Code.ENOENT, str(error)) from None
         except NoAnswerError as error:
             raise CodaError(Code.ETIMEDOUT, str(error)) from None
+        return LoginService(self.context.endpoint, found.servers, user, password)
 
     # servers
 

@@ -34,8 +34,9 @@ import trio
 
 from realmfs.realms.collate import Verdict, meaning, verdict
 from realmfs.realms.context import Context
-from realmfs.realms.links import Link, Links, usable
+from realmfs.realms.links import Link, Links
 from realmfs.realms.schedule import Schedule
+from realmfs.realms.tokens import usable
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError, WrongSecret
@@ -71,7 +72,7 @@ class Owner(Protocol):
 
 
 class RefusedError(Exception):
-    """The server refused the user's token, and the call must not be made as nobody."""
+    """The user's token is refused or expired, and the call must not be made as nobody."""
 
 
 class Answer(NamedTuple):
@@ -168,7 +169,7 @@ class Server:
     ) -> Answer:
         """Make one call as `user` and judge the server by the outcome; what fails is a code.
 
-        `strict`: do not go on as nobody if the server refuses the user's token; raises RefusedError.
+        `strict`: do not go on as nobody if the user's token has expired or is refused; raises RefusedError.
         """
         try:
             link = await self._acquire(user, strict)
@@ -195,7 +196,10 @@ class Server:
         return self.epoch == answer.epoch and self._context.breaks == answer.breaks
 
     async def _acquire(self, user: int, strict: bool) -> Link:
-        token = usable(self._owner.token(user))
+        held = self._owner.token(user)
+        token = usable(held)
+        if strict and token is None and held is not None:
+            raise RefusedError  # it expired since the caller looked
         while True:
             try:
                 return await self.links.acquire(user if token else ANYUSER, token)

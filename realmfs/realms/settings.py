@@ -30,5 +30,7 @@ class RealmSettings:
     """Most connections to one server."""
     housekeeping: float = 5.0
     """How often second phases, names and the state on disk are looked at."""
+    keep_tokens: bool = False
+    """Keep tokens on the disk, so that a restart finds everybody still logged in."""
     negative: float = 180.0
     """How long "there is no such realm" is remembered."""

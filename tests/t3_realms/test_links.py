@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from realmfs.realms.links import TOKEN_MARGIN, Link, Links, usable
+from realmfs.realms.links import Link, Links
+from realmfs.realms.tokens import TOKEN_MARGIN, usable
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError

@@ -110,7 +110,7 @@ async def test_the_realms_file_goes_first(tmp_path: Path) -> None:
         with pytest.raises(NoAnswerError):
             await lookup.find("lost.test", FILE_SERVICE)
         login = await lookup.find("home", LOGIN_SERVICE)
-        assert addresses(login.servers) == {("10.0.0.1", 370), ("10.0.0.5", 370)}
+        assert addresses(login.servers) == {("10.0.0.1", 370), ("10.0.0.5", 370), ("10.0.0.5", 12433)}
         file.write_text("home 10.0.0.6\n")  # read anew at each look-up
         assert addresses((await lookup.find("home", FILE_SERVICE)).servers) == {("10.0.0.6", 2432)}
 

@@ -9,6 +9,7 @@ import trio
 
 from realmfs.realms import cop2, handles
 from realmfs.realms.handles import HandleStore
+from realmfs.realms.tokens import News
 from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.rpc2.service import Request, ServerConnection
 from realmfs.rpc2.transfer import BytesSource
@@ -358,13 +359,13 @@ async def test_a_quota(servers: World) -> None:
 async def test_an_update_is_not_made_as_nobody(servers: World, token: Token) -> None:
     realm = await servers.realm()
     realm.set_token(1001, token)  # which no server accepts
-    refused: list[tuple[str, int]] = []
-    servers.realms.context.token_refused = lambda name, user: refused.append((name, user))
+    told: list[tuple[str, int, News]] = []
+    servers.realms.tokens.listener = lambda held, news: told.append((held.realm, held.uid, news))
     group = await servers.group()
     with pytest.raises(CodaError) as caught:
         await group.reintegrate(LOG, 1001)
     assert caught.value.code is Code.EPERM
-    assert refused == [("r.test", 1001)]
+    assert told == [("r.test", 1001, News.REFUSED)]
     assert realm.token(1001) is None
     assert not any(peer.logs for peer in servers.peers)
     realm.set_token(1001, token)
