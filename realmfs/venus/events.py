@@ -192,6 +192,41 @@ class Waiting(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenNews(Event):
+    """A user's token in a realm was `taken` (he logged in), `dropped` (out) or `refused` by a server."""
+
+    kind: ClassVar[str] = "token"
+    realm: str
+    uid: int
+    identity: str
+    news: str
+
+    def text(self) -> str:
+        """`Token of uid 1000 as 501@realm taken`."""
+        return f"Token of uid {self.uid} as {self.identity} {self.news}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEnds(Event):
+    """A user's token will be of no use in `seconds`; 0: it is of none any more."""
+
+    kind: ClassVar[str] = "token"
+    realm: str
+    uid: int
+    identity: str
+    seconds: float
+
+    def text(self) -> str:
+        """Say it in the words of the reference's console."""
+        if self.seconds <= 0:
+            return f"Coda token for user {self.uid} in {self.realm} has expired"
+        return (
+            f"Coda token for user {self.uid} in {self.realm} "
+            f"will be rejected by the servers in +/- {self.seconds / 60:.0f} minutes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped(Event):
     """This watcher was too slow."""
 

@@ -55,6 +55,7 @@ class MakeObject(Operation):
         node.parent, node.name = parent.ino, self.name
         node.status = self._status()
         node.rights = dict(parent.rights)
+        node.doubted = parent.doubted
         node.link = self.link
         core.nodes.save(node)
         self.editing(parent).insert(self.name, fid.vnode, fid.unique)

@@ -90,6 +90,7 @@ class Node:
         "content",
         "directory",
         "dirty",
+        "doubted",
         "edition",
         "fid",
         "gone",
@@ -119,6 +120,7 @@ class Node:
         self.ino = ino
         self.status: Status | None = None
         self.rights: dict[int, int] = {}  # by local uid; ANYUSER is -1
+        self.doubted: frozenset[int] = frozenset()  # users who logged in or out since `rights` were told
         self.parent = 0  # inode number of the directory it was last found in
         self.name = b""
         self.link: bytes | None = None
@@ -189,6 +191,10 @@ class Node:
     def valid(self) -> bool:
         """Whether the status may be used without asking."""
         return self.reason().valid
+
+    def knows(self, uid: int) -> bool:
+        """Tell whether the user's rights are those that servers would tell now."""
+        return uid in self.rights and uid not in self.doubted
 
     def sample(self) -> Promise:
         """Return the counters to note before a call that may bring a promise."""

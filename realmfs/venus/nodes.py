@@ -38,6 +38,7 @@ class Nodes:
         self._forgotten = forgotten
         self._by_number: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self._recent: OrderedDict[int, Node] = OrderedDict()
+        self._doubts: dict[int, frozenset[int]] = {}  # by realm: users who logged in or out in this run
 
     # -- finding ---------------------------------------------------------------------------------------------
 
@@ -101,6 +102,7 @@ class Nodes:
     def _fill(self, node: Node, row: ObjectRow) -> None:
         node.status = row.status
         node.rights = dict(row.rights)
+        node.doubted = self._doubts.get(node.volume.realm_id, frozenset())
         node.parent = row.parent
         node.name = row.name
         node.link = row.link
@@ -137,6 +139,13 @@ class Nodes:
         self._recent.pop(node.ino, None)
         if not node.open:
             self._by_number.pop(node.ino, None)
+
+    def doubt(self, realm: int, uid: int) -> None:
+        """Have a user's rights in a realm asked again, of nodes in memory and of those still on the disk."""
+        self._doubts[realm] = self._doubts.get(realm, frozenset()) | {uid}
+        for node in list(self._by_number.values()):
+            if node.volume.realm_id == realm:
+                node.doubted |= {uid}
 
     def come_back(self, node: Node) -> None:
         """Undo `leave`: the removal was rolled back."""
@@ -223,7 +232,8 @@ class Nodes:
         if node.stored:
             self._cache.objects.renumber(node.ino, fresh.ino)
             node.stored, fresh.stored = False, True
-        fresh.parent, fresh.name, fresh.rights = node.parent, node.name, dict(node.rights)
+        fresh.parent, fresh.name = node.parent, node.name
+        fresh.rights, fresh.doubted = dict(node.rights), node.doubted
         node.replaced = True
         self.leave(node)
         self._by_number[node.ino] = node

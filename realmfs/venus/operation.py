@@ -166,11 +166,13 @@ class Operation(ABC):
         packer = Packer()
         record.pack_into(packer)
         core = self.core
+        owner = core.cache.log.owner(self.volume.key)
         core.cache.log.append(
             self.volume.key,
             packer.done(),
             uid=self.caller.uid,
-            identity=core.volumes.identity(self.volume, self.caller.uid),
+            # What follows changes that wait for a login waits with them.
+            identity=core.volumes.identity(self.volume, self.caller.uid) or (owner[1] if owner else ""),
             time=self.now,
             objects=[node.ino for node in objects],
             parents=[node.ino for node in parents],

@@ -159,7 +159,7 @@ class Sender:
         reason = ""
         if not volume.reachable:
             reason = "servers"
-        elif not self._has_token(head):
+        elif not self._core.volumes.may_send(volume, head.uid, head.identity):
             reason = "tokens"
         elif head.state & State.BLOCKED and not head.frozen:
             reason = "a decision"
@@ -311,7 +311,7 @@ class Sender:
         elif code in NO_SPACE:
             self._thaw(flight.entries, code)
             self._slow_down(SPACE_PAUSE)
-        elif code in (Code.EPERM, Code.EACCES) and not self._has_token(flight.entries[0]):
+        elif code in (Code.EPERM, Code.EACCES) and not self._has_token(flight):
             self._thaw(flight.entries, code)
             self._say("tokens")
             self._slow_down(SPACE_PAUSE)
@@ -324,9 +324,8 @@ class Sender:
             return True
         return False
 
-    def _has_token(self, entry: LogEntry) -> bool:
-        """Tell whether the record would be sent as whom it was made; '' was nobody in particular."""
-        return entry.identity in ("", self._core.volumes.identity(self._volume, entry.uid))
+    def _has_token(self, flight: Flight) -> bool:
+        return self._core.volumes.has_token(self._volume, flight.entries[0].uid)
 
     def _thaw(self, entries: Sequence[LogEntry], code: Code) -> None:
         core = self._core

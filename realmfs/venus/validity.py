@@ -5,7 +5,8 @@ Three ways to ask, from the cheapest on:
 * ValidateAttrs, when we have a status: one call tells for up to fifty objects whether our version is
   theirs. So the node that somebody waits for takes along its suspect siblings: first those that the cache
   has in the same directory, for whoever looks at one will look at the next.
-* GetAttr, when we have none, or ours is stale, or when the rights of another user are wanted.
+* GetAttr, when we have none, or ours is stale, or when the rights of another user are wanted,
+  or of one who has logged in or out.
 * Fetch brings status along with data (fetch.py).
 
 An answer is taken in only if nothing was changed here since the question (`edition`) and nothing waits in
@@ -50,7 +51,7 @@ class Validator:
         """
         self._core.nodes.touch(node)
         for _ in range(ROUNDS):
-            if node.gone or (node.valid and (uid in node.rights or not node.volume.reachable or node.ours)):
+            if node.gone or (node.valid and (node.knows(uid) or not node.volume.reachable or node.ours)):
                 return
             if node.status is None:
                 await self._round(node, uid)
@@ -91,7 +92,7 @@ class Validator:
         return False
 
     async def _ask(self, node: Node, uid: int) -> None:
-        if node.status is None or node.stale or uid not in node.rights:
+        if node.status is None or node.stale or not node.knows(uid):
             await self.get_attr(node, uid)
             return
         if await self._comes_by_itself(node):
@@ -208,6 +209,7 @@ class Validator:
         while len(node.rights) >= MAX_RIGHTS and uid not in node.rights:
             del node.rights[next(user for user in node.rights if user != ANYUSER)]
         node.rights[uid] = status.my_rights
+        node.doubted -= {uid}
         node.rights[ANYUSER] = status.any_rights
         node.status = status
         if status.parent != (0, 0) and not node.parent:

@@ -35,6 +35,7 @@ from realmfs.venus.fetch import Fetcher
 from realmfs.venus.fids import Fids
 from realmfs.venus.files import Files
 from realmfs.venus.listing import Listings
+from realmfs.venus.logins import Logins
 from realmfs.venus.making import CreateFile, MakeDirectory, MakeLink, MakeObject, MakeSymlink
 from realmfs.venus.names import conflict_text
 from realmfs.venus.node import Node
@@ -101,6 +102,7 @@ class Venus:
         self.listings = Listings(core, self.fetcher, self.rights)
         self.readahead = ReadAhead(core, self.validator, self.fetcher)
         self.reintegrator = Reintegrator(core, self.fids, Committer(core, self.validator))
+        self.logins = Logins(core, self.reintegrator)
         self.xattrs = ExtendedAttributes(core)
         self.programs = QuietPrograms(settings.quiet_programs)
         core.logged = self.reintegrator.wake
@@ -113,6 +115,7 @@ class Venus:
     def attach(self, realms: Realms) -> None:
         """Use these servers from now on."""
         self.core.volumes.attach(realms)
+        self.logins.attach(realms)
 
     def attach_kernel(self, kernel: KernelNotifier) -> None:
         """Tell this kernel what it must forget."""
@@ -125,6 +128,7 @@ class Venus:
             await nursery.start(self.cache.run)
             await nursery.start(self.reintegrator.run)
             nursery.start_soon(self._trim)
+            nursery.start_soon(self.logins.run)
             task_status.started()
 
     async def _trim(self) -> None:
@@ -139,10 +143,6 @@ class Venus:
     def commit_open_files(self) -> None:
         """Log what is written in open files, before an orderly stop."""
         self.files.commit_all()
-
-    def tokens_changed(self) -> None:
-        """Send what waited for a token."""
-        self.reintegrator.wake_all()
 
     # -- realms.Listener: called in the middle of things, never waits ----------------------------------
 

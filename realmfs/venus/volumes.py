@@ -11,6 +11,7 @@ from realmfs.cache.inodes import volume_key
 from realmfs.cache.volumes import ReplicaRow, VolumeRow
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import Server
+from realmfs.realms.tokens import Held
 from realmfs.realms.volume import Volume
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
@@ -139,10 +140,28 @@ class Volumes:
         return sorted(name.encode() for name in names)
 
     def identity(self, volume: VolumeState, uid: int) -> str:
-        """Return whom a user's changes are sent as, `user@realm`; '' if that is not known (no token)."""
-        realm = self.realms.realm_named(volume.realm) if self.realms is not None else None
-        token = realm.token(uid) if realm is not None else None
-        return "" if token is None else f"{token.clear.vice_id}@{volume.realm}"
+        """Return whom servers take a user for, or took before his token expired: `id@realm`; '' is nobody."""
+        held = self._held(volume, uid)
+        return "" if held is None else held.identity
+
+    def may_send(self, volume: VolumeState, uid: int, identity: str) -> bool:
+        """Tell whether changes that a user made as `identity` can be sent now.
+
+        They are never sent as somebody else. Those of nobody ('') go as whoever the user is by now, but not
+        behind the back of an expired token.
+        """
+        held = self._held(volume, uid)
+        if held is None:
+            return not identity
+        return held.usable and identity in ("", held.identity)
+
+    def has_token(self, volume: VolumeState, uid: int) -> bool:
+        """Tell whether a user has a token that may be sent."""
+        held = self._held(volume, uid)
+        return held is not None and held.usable
+
+    def _held(self, volume: VolumeState, uid: int) -> Held | None:
+        return None if self.realms is None else self.realms.tokens.get(volume.realm, uid)
 
     def _realms(self) -> Realms:
         if self.realms is None:
