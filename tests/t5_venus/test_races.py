@@ -281,26 +281,6 @@ async def test_one_file_that_cannot_be_logged_at_the_end_does_not_keep_the_other
         assert a.pending == 1
 
 
-async def test_changes_wait_for_the_identity_they_were_made_under(
-    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with world(tmp_path) as w:
-        a = await w.client()
-        await a.ls(ROOT)
-        who = "7@r.test"
-        monkeypatch.setattr(a.venus.core.volumes, "identity", lambda volume, uid: who)
-        hold_back(a)
-        await a.mkdir(f"{ROOT}/d")
-        who = "9@r.test"
-        let_go(a)
-        await trio.sleep(60)
-        volume = a.venus.core.volumes.by_key(a.cache.log.volumes()[0])
-        assert (a.pending, volume.waiting_for) == (1, "tokens")
-        who = "7@r.test"
-        a.venus.tokens_changed()
-        await a.drained()
-
-
 async def test_a_batch_of_unknown_outcome_keeps_its_store_ids_while_servers_are_busy(
     tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
