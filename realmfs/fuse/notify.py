@@ -18,6 +18,7 @@ Then the kernel asks again for the directory, and for each name there after its 
 """
 
 import errno
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -106,7 +107,7 @@ class Notifier:
     def _take(self) -> list[tuple[Inode | Name, bool]]:
         """Share what waits among the workers, so that few notifications never stand behind one another."""
         count = min(_BATCH, math.ceil(len(self._waiting) / _WORKERS))
-        return [(key, self._waiting.pop(key)) for key in list(self._waiting)[:count]]
+        return [(key, self._waiting.pop(key)) for key in list(itertools.islice(self._waiting, count))]
 
     def _tell(self, batch: Sequence[tuple[Inode | Name, bool]]) -> None:
         for key, attr_only in batch:
