@@ -2,7 +2,7 @@
 
 import stat
 
-from realmfs.venus.face import Attr
+from realmfs.venus.face import ROOT_INODE, Attr
 from realmfs.venus.names import conflict_text
 from realmfs.venus.node import Node
 from realmfs.venus.settings import VenusSettings
@@ -10,6 +10,7 @@ from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import ObjectType
 
 NOBODYS_GROUP = 65534
+NO_REALM = 10.0  # seconds that the kernel may take a realm for absent
 _TYPE_BITS = {
     ObjectType.FILE: stat.S_IFREG,
     ObjectType.DIRECTORY: stat.S_IFDIR,
@@ -50,4 +51,6 @@ def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> 
 def no_such_name(parent: Node, settings: VenusSettings) -> Attr:
     """Return the answer that a name does not exist; the kernel may remember it with the directory."""
     timeout = settings.kernel_timeout if parent.valid else 0.0
+    if parent.ino == ROOT_INODE:  # of realms that come to be nobody tells us
+        timeout = min(timeout, NO_REALM)
     return Attr(0, 0, 0, 0, 0, 0, 0, 0, timeout, 0.0)

@@ -60,7 +60,7 @@ class Committer:
         if outcome is None:
             self._suspect(volume, vectors)
         else:
-            self._suspect(volume, outcome.stale_dirs)
+            self._suspect(volume, vectors if outcome.stale_overflow else outcome.stale_dirs)
             if outcome.needs_resolve:
                 core.flights.start(("resolve", volume.key), lambda: self._resolve(volume, list(vectors)))
         self._renew((core.nodes.in_memory(number) for number in cleaned), entries[0].uid)

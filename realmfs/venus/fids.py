@@ -58,9 +58,11 @@ class Fids:
             if entry.opcode in _MAKES and self._local_child(entry) is not None:
                 wanted[_MAKES[entry.opcode]] += 1
         for kind, count in wanted.items():
-            while self._core.cache.volumes.granted(volume.key, kind) < count:
+            while (had := self._core.cache.volumes.granted(volume.key, kind)) < count:
                 refill = functools.partial(self._refill, volume, kind, uid)
                 await self._core.flights.join(("fids", volume.key, kind), refill)
+                if self._core.cache.volumes.granted(volume.key, kind) <= had:
+                    raise CodaError(Code.EWOULDBLOCK, f"{volume.name}: the servers grant too few fids")
 
     def translate(self, volume: VolumeState, entries: Iterable[LogEntry]) -> None:
         """Give real fids to what the records make. No checkpoint, one transaction.

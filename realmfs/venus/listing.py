@@ -6,6 +6,7 @@ attributes, the others with their inode number alone; the kernel then asks for e
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from realmfs.venus.access import Access
@@ -68,7 +69,10 @@ class Listings:
         chunk = listing.entries[position : position + AT_ONCE]
         if listing.node.ino == ROOT_INODE:
             return self._realm_entries(chunk, position)
-        with self._core.cache.transaction():
+        damaged = (
+            self._core.cache.damage is not None
+        )  # then nothing new gets a number, but what is here is listed
+        with nullcontext() if damaged else self._core.cache.transaction():
             return [self._entry(listing.node, entry, position + i + 1) for i, entry in enumerate(chunk)]
 
     def _entry(self, parent: Node, entry: tuple[bytes, int, int], position: int) -> Entry:

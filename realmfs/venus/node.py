@@ -229,6 +229,10 @@ class Node:
         """The pages on disk are what counts."""
         self.directory = None
 
+    def hold(self, container: int | None, link: bytes | None) -> None:
+        """These are its contents."""
+        self.container, self.link = container, link
+
     def put(self, parent: int, name: bytes) -> None:
         """It is found under that name."""
         self.parent, self.name = parent, name

@@ -11,6 +11,7 @@ memory is put back as it was (`on_rollback`), so that it never knows more than t
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 from realmfs.cache.cache import Cache
@@ -219,12 +220,12 @@ class Nodes:
         """Forget contents, directory or link text; the status stays."""
         node.version += 1
         node.directory = None
-        node.link = None
         if node.stored:
             self._cache.objects.attach(node.ino, None)
             self._cache.directories.drop(node.ino)
             self._cache.objects.update(node.ino, link=None)
-        node.container = None
+        self._cache.on_rollback(partial(node.hold, node.container, node.link))
+        node.container = node.link = None
 
     def retire(self, node: Node) -> Node:
         """Give the fid of a node that is open a new number and a new node; the old one keeps what it has."""

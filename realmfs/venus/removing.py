@@ -7,6 +7,8 @@ A rename onto an existing name is two records, the removal of the target and the
 §1.2), in one transaction.
 """
 
+from functools import partial
+
 from realmfs.venus.face import Caller
 from realmfs.venus.names import check_new, check_removal
 from realmfs.venus.node import Node
@@ -65,6 +67,7 @@ class _Removal(Operation):
             core.cache.objects.attach(node.ino, None)
         self.log(record, objects=[node], parents=[parent], last_name=last)
         if last:
+            core.cache.on_rollback(partial(node.hold, node.container, node.link))
             node.container = None
             core.nodes.leave(node)
             core.cache.on_rollback(lambda: core.nodes.come_back(node))

@@ -218,6 +218,8 @@ class Venus:
     async def _known(self, caller: Caller, ino: int) -> Node:
         """Return the node of an inode number, with usable status or shown as a conflict."""
         node = self.core.nodes.by_number(ino)
+        if caller.kernel and not node.lookups:
+            node.lookups = 1  # it knows the number: what it looked up was counted before the node left memory
         if not node.gone:
             try:
                 await self.validator.status(node, caller.uid)

@@ -1,21 +1,22 @@
 """What happens in between: while one request waits, another one changes what it rests on."""
 
 import os
+import sqlite3
 from collections.abc import Sequence
-from errno import EIO, ENOSPC
+from errno import EIO, ENOSPC, EROFS
 from pathlib import Path
 
 import pytest
 import trio
 
-from realmfs.cache.errors import CacheFull
+from realmfs.cache.errors import CacheFull, Damage
 from realmfs.realms.group import Group
 from realmfs.realms.types import Reintegrated
-from realmfs.venus.face import Caller, Changes
+from realmfs.venus.face import ROOT_INODE, Caller, Changes
 from realmfs.vice.calls import SendReintFragment
 from realmfs.vice.errors import Code
 from realmfs.vice.log import unpack_log
-from realmfs.vice.types import StoreId
+from realmfs.vice.types import FidRange, ObjectType, StoreId
 from tests.t5_venus.world import ME, REALM, Client, refused, until, world
 
 ROOT = f"/{REALM}"
@@ -305,3 +306,84 @@ async def test_a_batch_of_unknown_outcome_keeps_its_store_ids_while_servers_are_
         let_go(a)
         await a.drained()
         assert sent == [frozen.store_id] * 2
+
+
+async def test_what_left_memory_but_not_the_kernel_is_forgotten_when_it_changes(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client(objects_in_memory=4)
+        for name in "abcdefgh":
+            await a.write(f"{ROOT}/{name}", b"")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/a")).ino
+        for name in "bcdefgh":
+            await b.look(f"{ROOT}/{name}")
+        b.venus.fetcher._parsed.clear()
+        assert b.venus.core.nodes.in_memory(ino) is None
+        assert (await b.venus.getattr(ME, ino)).attr_timeout > 0
+        b.kernel.inodes.clear()
+        await a.change(f"{ROOT}/a", mode=0o600)
+        await until(lambda: (ino, True) in b.kernel.inodes, 10)
+
+
+async def test_a_removal_that_cannot_be_committed_leaves_the_contents(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.write(f"{ROOT}/f", b"contents")
+        await a.drained()
+        a.offline()
+
+        def full() -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(a.cache._database, "_commit", full)
+            with refused(EIO):
+                await a.unlink(f"{ROOT}/f")
+        assert await a.read(f"{ROOT}/f") == b"contents"
+
+
+async def test_a_damaged_cache_can_still_be_listed_and_read(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.write(f"{ROOT}/f", b"contents")
+        await a.drained()
+        a.cache._database.damage = Damage(tmp_path, "a page is not what it was", readable=True)
+        assert await a.ls(ROOT) == ["f"]
+        assert await a.read(f"{ROOT}/f") == b"contents"
+        with refused(EROFS):
+            await a.unlink(f"{ROOT}/f")
+
+
+async def test_servers_that_grant_no_fids_are_not_asked_without_end(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ObjectType] = []
+
+    async def none(self: Group, kind: ObjectType, count: int, user: int) -> FidRange:
+        asked.append(kind)
+        return FidRange(0, 0, 0, 0)
+
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.ls(ROOT)
+        with monkeypatch.context() as patch:
+            patch.setattr(Group, "alloc_fids", none)
+            await a.mkdir(f"{ROOT}/d")
+            await trio.sleep(60)
+            assert len(asked) < 60
+        await a.drained()
+
+
+async def test_a_realm_that_was_not_there_is_looked_for_again(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        absent = await a.venus.lookup(ME, ROOT_INODE, b"later.test")
+        assert (absent.ino, absent.entry_timeout <= 60) == (0, True)
