@@ -31,6 +31,7 @@ from realmfs.venus.optimise import Past, plan
 from realmfs.venus.resolve import Resolver
 from realmfs.venus.validity import Validator
 from realmfs.venus.volume import VolumeState
+from realmfs.vice import detours
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Remove, RemoveDir
@@ -151,33 +152,38 @@ class Operation(ABC):
         ]
         todo = plan(record.OPCODE, past, last_name=last_name)
         removal = isinstance(record, Remove | RemoveDir)
-        if todo.log and removal:
-            self._append(
-                record, objects, parents, contents
-            )  # first: an object that nothing is about would go
+        steps = (record,) if self.core.settings.own_servers else detours.steps(record)
+        if todo.log and removal:  # first: an object that nothing is about would go
+            self._append(steps, objects, parents, contents)
         for sequence in todo.cancel:
             self._cleaned(self.core.cache.log.cancel(waiting[sequence][0]))
         if todo.log and not removal:
-            self._append(record, objects, parents, contents)
+            self._append(steps, objects, parents, contents)
 
     def _append(
-        self, record: AnyRecord, objects: Sequence[Node], parents: Sequence[Node], contents: Container | None
+        self,
+        records: Sequence[AnyRecord],
+        objects: Sequence[Node],
+        parents: Sequence[Node],
+        contents: Container | None,
     ) -> None:
-        packer = Packer()
-        record.pack_into(packer)
         core = self.core
+        # What follows changes that wait for a login waits with them.
         owner = core.cache.log.owner(self.volume.key)
-        core.cache.log.append(
-            self.volume.key,
-            packer.done(),
-            uid=self.caller.uid,
-            # What follows changes that wait for a login waits with them.
-            identity=core.volumes.identity(self.volume, self.caller.uid) or (owner[1] if owner else ""),
-            time=self.now,
-            objects=[node.ino for node in objects],
-            parents=[node.ino for node in parents],
-            contents=contents,
-        )
+        identity = core.volumes.identity(self.volume, self.caller.uid) or (owner[1] if owner else "")
+        for record in records:
+            packer = Packer()
+            record.pack_into(packer)
+            core.cache.log.append(
+                self.volume.key,
+                packer.done(),
+                uid=self.caller.uid,
+                identity=identity,
+                time=self.now,
+                objects=[node.ino for node in objects],
+                parents=[node.ino for node in parents],
+                contents=contents,
+            )
         for node in (*objects, *parents):
             if not node.dirty:
                 node.dirty = True

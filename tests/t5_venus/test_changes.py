@@ -11,6 +11,8 @@ import trio
 
 from realmfs.cache.limits import Limits
 from realmfs.venus.face import Caller, Changes
+from realmfs.vice.detours import is_fatal
+from realmfs.vice.log import AnyRecord, unpack_log
 from tests.t5_venus.world import ME, REALM, Client, refused, world
 
 ROOT = f"/{REALM}"
@@ -100,6 +102,43 @@ async def test_everything_offline_then_a_crash_then_online(
         w.realm.counted()
         assert await tree(a) == WANTED
         assert w.realm.counted().total() < 10, "the versions here are not those of the servers"
+
+
+async def test_servers_get_no_record_that_kills_them(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """vice/detours.py: every name is of a length that some record must not have."""
+    made, removed, moved = b"m" * 18, b"r" * 42, b"d" * 58
+    async with world(tmp_path) as w:
+        a, b = await w.client(own_servers=False), await w.client()
+        await a.ls(ROOT)
+        a.offline()
+        await a.write(f"{ROOT}/{made.decode()}", b"made")
+        await a.write(f"{ROOT}/f", b"f")
+        await a.symlink(f"{ROOT}/{'s' * 82}", b"target")
+        await a.link(f"{ROOT}/f", f"{ROOT}/{removed.decode()}")
+        await a.mkdir(f"{ROOT}/{moved.decode()}")
+        await a.mkdir(f"{ROOT}/{'e' * 18}")
+        assert len(await a.ls(ROOT)) == 6
+        assert not any(is_fatal(record) for record in waiting(a))
+        a.online()
+        await a.drained()
+        assert await b.ls(ROOT) == await a.ls(ROOT)
+        assert await b.read(f"{ROOT}/{made.decode()}") == b"made"
+        a.offline()
+        await a.unlink(f"{ROOT}/{removed.decode()}")
+        await a.rmdir(f"{ROOT}/{moved.decode()}")
+        await a.rename(f"{ROOT}/{made.decode()}", f"{ROOT}/{'e' * 18}/{'n' * 6}")
+        assert len(waiting(a)) == 6
+        assert not any(is_fatal(record) for record in waiting(a))
+        a.online()
+        await a.drained()
+        assert await b.ls(ROOT) == await a.ls(ROOT) == sorted(["f", "e" * 18, "s" * 82])
+        assert await b.ls(f"{ROOT}/{'e' * 18}") == ["n" * 6]
+
+
+def waiting(client: Client) -> list[AnyRecord]:
+    """Return the log of the client's first volume with one."""
+    (key,) = client.cache.log.volumes()
+    return [unpack_log(entry.record)[0] for entry in client.cache.log.entries(key)]
 
 
 async def test_what_was_made_and_removed_offline_is_never_sent(
