@@ -56,7 +56,7 @@ class Daemon:
         self._kernel = kernel
         self._ending = trio.Event()
         self._hurry = trio.Event()
-        self._grace = _SIGNAL_GRACE
+        self._at_once = trio.Event()
 
     async def run(self, ready: Callable[[str], None]) -> None:
         """Serve until the end. `ready` is told where. Raises StartError if it does not come to that."""
@@ -166,7 +166,8 @@ class Daemon:
             log.error("cannot unmount %s (%s): cutting the connection", session.directory, reason)
             session.abort()
         await self._hurry.wait()
-        await trio.sleep(self._grace)
+        with trio.move_on_after(_SIGNAL_GRACE):
+            await self._at_once.wait()
         if session.open_files():
             log.warning("files are still open on %s: cutting them off", session.directory)
         session.abort()
@@ -174,8 +175,8 @@ class Daemon:
     def _end(self, force: bool) -> None:
         """Begin the end on behalf of a command."""
         if force:
-            self._grace = 0.0
             self._hurry.set()
+            self._at_once.set()
         self._ending.set()
 
     async def _watch_signals(self) -> None:
@@ -183,6 +184,8 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 log.info("ending: %s", signal.Signals(number).name)
+                if self._hurry.is_set():
+                    self._at_once.set()
                 self._hurry.set()
                 self._ending.set()
 

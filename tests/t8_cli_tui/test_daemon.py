@@ -9,8 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+from realmfs.daemon import Daemon
 from realmfs.fuse import mounts
+from realmfs.host.paths import Paths
+from realmfs.host.settings import settle
 from tests.t8_cli_tui.conftest import REPOSITORY, Home
 
 NOWHERE = ("--dns", "127.0.0.1:9")
@@ -125,6 +130,21 @@ def test_a_signal_ends_it_cleanly(home: Home, number: int) -> None:
     log = (home.top / "state" / "realmfs" / "realmfs.log").read_text()
     assert "Traceback" not in log
     assert "ERROR" not in log
+
+
+async def test_a_second_signal_leaves_no_time(tmp_path: Path) -> None:
+    daemon = Daemon(settle(Paths(*[tmp_path] * 5), None, {}), kernel=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon._watch_signals)
+        await trio.testing.wait_all_tasks_blocked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await daemon._hurry.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not daemon._at_once.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(10):
+            await daemon._at_once.wait()
+        nursery.cancel_scope.cancel()
 
 
 def test_secrets_stay_in(home: Home) -> None:
