@@ -28,7 +28,7 @@ from realmfs.venus.core import Core
 from realmfs.venus.flights import Flight
 from realmfs.venus.node import Node, Promise
 from realmfs.venus.validity import Validator
-from realmfs.vice.directory import Directory
+from realmfs.vice.directory import MAX_PAGES, PAGE, Directory
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import Create, MakeDir, Store, SymLink
 from realmfs.vice.types import ObjectType
@@ -346,7 +346,7 @@ class _Whole:
 
     def at(self, offset: int) -> BytesSink:
         self._sinks = [(start, sink) for start, sink in self._sinks if start < offset]
-        sink = BytesSink()
+        sink = BytesSink(MAX_PAGES * PAGE)  # the largest directory; links are smaller
         self._sinks.append((offset, sink))
         return sink
 

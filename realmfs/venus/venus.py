@@ -14,6 +14,7 @@ servers goes on and serves the next call. Only a read whose data advances may ta
 
 import functools
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -324,10 +325,25 @@ class Venus:
         """Make a file and open it."""
         above = self.core.nodes.by_number(parent)
         operation = CreateFile(self.tools, caller, above, name, mode)
-        node = await self._make(operation)
+        try:
+            node = await self._make(operation)
+        except CodaError as error:
+            if error.code is not Code.EEXIST or flags & os.O_EXCL:
+                raise
+            return await self._open_existing(caller, above, name, flags)
         file = self.files.enter(node, caller, writer=True)
         self.fetcher.at_hand(node)
         return self.files.opened(file), self._entered(node, above, name)
+
+    async def _open_existing(
+        self, caller: Caller, above: Node, name: bytes, flags: int
+    ) -> tuple[Opened, Attr]:
+        """Open what another client has made since the kernel last looked, and what need not be new."""
+        node = await self.resolver.child(caller, above, name)
+        if node is None:
+            raise CodaError(Code.ENOENT, repr(name))
+        opened = await self.files.open(caller, node, flags)
+        return opened, self._entered(node, above, name)
 
     async def _make(self, operation: MakeObject) -> Node:
         await operation.run()

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Sequence
-from errno import EIO, ENOSPC, EROFS
+from errno import EEXIST, EIO, EISDIR, ENOSPC, EROFS
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from realmfs.cache.errors import CacheFull, Damage
 from realmfs.realms.group import Group
 from realmfs.realms.types import Reintegrated
 from realmfs.venus.face import ROOT_INODE, Caller, Changes
+from realmfs.venus.fetch import _Whole
 from realmfs.vice.calls import SendReintFragment
 from realmfs.vice.errors import Code
 from realmfs.vice.log import unpack_log
@@ -387,3 +388,32 @@ async def test_a_realm_that_was_not_there_is_looked_for_again(
         a = await w.client()
         absent = await a.venus.lookup(ME, ROOT_INODE, b"later.test")
         assert (absent.ino, absent.entry_timeout <= 60) == (0, True)
+
+
+async def test_what_another_client_made_just_before_is_opened_unless_it_must_be_new(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        root = (await b.look(ROOT)).ino
+        assert not (await b.venus.lookup(ME, root, b"f")).ino
+        await a.write(f"{ROOT}/f", b"by a")
+        await a.drained()
+        with refused(EEXIST):
+            await b.venus.create(ME, root, b"f", 0o644, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        opened, attr = await b.venus.create(ME, root, b"f", 0o644, os.O_RDWR | os.O_CREAT)
+        assert attr.size == 4
+        assert await b.venus.read(opened.handle, 0, 100) == b"by a"
+        await b.venus.write(opened.handle, 4, b" and b")
+        await b.venus.release(opened.handle)
+        await b.drained()
+        assert await a.read(f"{ROOT}/f") == b"by a and b"
+        await a.mkdir(f"{ROOT}/d")
+        await a.drained()
+        with refused(EISDIR):
+            await b.venus.create(ME, root, b"d", 0o644, os.O_RDWR | os.O_CREAT)
+
+
+def test_no_server_can_fill_the_memory_with_a_directory() -> None:
+    with pytest.raises(ValueError, match="more than"):
+        _Whole().at(0).write(bytes(1 << 20))
