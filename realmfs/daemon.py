@@ -23,6 +23,7 @@ from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
 from realmfs.control.facts import DaemonFacts
+from realmfs.control.logins import Logins
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host.paths import safe_directory
@@ -110,7 +111,12 @@ class Daemon:
                 await above.start(venus.run)
                 facts = DaemonFacts(cache, realms, _texts(settings), self._end)
                 control = ControlServer(
-                    settings.socket, venus, facts, venus.events, shared=settings.allow_other
+                    settings.socket,
+                    venus,
+                    facts,
+                    Logins(realms, cache),
+                    venus.events,
+                    shared=settings.allow_other,
                 )
                 await above.start(control.run)
                 await self._until_the_end(venus, facts, ready)
@@ -130,6 +136,7 @@ class Daemon:
             user_name=os.environ.get("USER", "realmfs")[:32],
             host_name=socket.gethostname(),
             patience=settings.patience,
+            keep_tokens=settings.keep_tokens,
         )
 
     async def _until_the_end(self, venus: Venus, facts: DaemonFacts, ready: Callable[[str], None]) -> None:

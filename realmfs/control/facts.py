@@ -153,8 +153,19 @@ class DaemonFacts:
             what=what,
             path=name or self._name_of(entry),
             size=entry.length,
-            state=_state(entry),
+            state=self._state(realm, entry),
         )
+
+    def _state(self, realm: str, entry: LogEntry) -> str:
+        """Say in a few words why a record is still here."""
+        held = self._realms.tokens.get(realm, entry.uid)
+        identity = held.identity if held is not None and held.usable else ""
+        if not entry.frozen and not entry.state & State.BLOCKED:
+            if entry.identity not in ("", identity):
+                return f"waits for a login as {entry.identity}"
+            if not identity and entry.reason in (Code.EACCES, Code.EPERM):
+                return "waits for a login"
+        return _state(entry)
 
     def _name_of(self, entry: LogEntry) -> str:
         """A store and the like name no file: the object's last known name will do."""

@@ -26,7 +26,7 @@ from realmfs.control.protocol import (
     line_of,
     parse_request,
 )
-from realmfs.control.service import Facts, Session
+from realmfs.control.service import Facts, Logins, Session
 from realmfs.venus.face import Caller, FileSystem
 from realmfs.vice.errors import CodaError
 
@@ -66,12 +66,20 @@ class ControlServer:
     """Listens on a Unix socket, and serves whoever may connect."""
 
     def __init__(
-        self, path: Path, files: FileSystem, facts: Facts, events: Events, *, shared: bool = False
+        self,
+        path: Path,
+        files: FileSystem,
+        facts: Facts,
+        logins: Logins,
+        events: Events,
+        *,
+        shared: bool = False,
     ) -> None:
         """`shared`: any local user may connect, else the owner and root."""
         self._path = path
         self._files = files
         self._facts = facts
+        self._logins = logins
         self._events = events
         self._shared = shared
         self._count = 0
@@ -126,7 +134,8 @@ class ControlServer:
             if self._count > _CONNECTIONS or (not self._shared and uid not in (0, os.geteuid())):
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
-            session = Session(self._files, self._facts, Caller(uid, gid, pid, kernel=False))
+            caller = Caller(uid, gid, pid, kernel=False)
+            session = Session(self._files, self._facts, self._logins, caller)
             await Conversation(stream, session, self._events).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket went away")

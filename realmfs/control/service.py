@@ -1,8 +1,8 @@
 """The methods of the control socket: a table from names to functions with typed parameters and results.
 
-What the daemon knows about itself comes through `Facts`; files through the face of the cache manager. One
-`Session` serves one connection. Whoever may connect may use files with his own rights; methods that steer
-the daemon are for the daemon's owner and root.
+What the daemon knows about itself comes through `Facts`, who is logged in through `Logins`; files through the
+face of the cache manager. One `Session` serves one connection. Whoever may connect may use files with his own
+rights and log in for himself; methods that steer the daemon are for the daemon's owner and root.
 """
 
 import errno
@@ -32,6 +32,17 @@ class Facts(Protocol):
         """Begin the end of the daemon; does not wait."""
 
 
+class Logins(Protocol):
+    """Who is logged in where. Everything is done for the local user `uid` who calls."""
+
+    async def log_in(self, uid: int, params: messages.Login) -> messages.TokenInfo: ...
+    async def change_password(self, uid: int, params: messages.ChangePassword) -> messages.Nothing: ...
+    async def take(self, uid: int, params: messages.TokenFile) -> messages.TokenInfo: ...
+    async def give(self, uid: int, params: messages.InRealm) -> messages.TokenFile: ...
+    async def log_out(self, uid: int, params: messages.Logout) -> Sequence[messages.TokenInfo]: ...
+    async def list_tokens(self, uid: int, params: messages.Tokens) -> Sequence[messages.TokenInfo]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method: the class of its parameters, the function, and whether only the owner may call it.
@@ -48,12 +59,13 @@ class Method:
 class Session:
     """The methods of one connection."""
 
-    def __init__(self, files: FileSystem, facts: Facts, caller: Caller) -> None:
+    def __init__(self, files: FileSystem, facts: Facts, logins: Logins, caller: Caller) -> None:
         """Serve `caller`, as the kernel named him when he connected."""
         self._facts = facts
+        self._logins = logins
         self._caller = caller
         self._files = Files(files, caller)
-        self.methods = self._file_methods() | self._daemon_methods()
+        self.methods = self._file_methods() | self._daemon_methods() | self._login_methods()
 
     async def call(self, request: Request) -> tuple[Any, Callable[[], None] | None]:
         """Carry out one request; returns its result, and what to do once it has been sent.
@@ -96,6 +108,17 @@ class Session:
             "servers.list": Method(messages.Servers, self._servers),
             "volumes.list": Method(messages.Nothing, self._volumes),
             "changes.list": Method(messages.Changes, self._changes, owner_only=True),
+        }
+
+    def _login_methods(self) -> dict[str, Method]:
+        logins, uid = self._logins, self._caller.uid
+        return {
+            "tokens.login": Method(messages.Login, functools.partial(logins.log_in, uid)),
+            "tokens.passwd": Method(messages.ChangePassword, functools.partial(logins.change_password, uid)),
+            "tokens.set": Method(messages.TokenFile, functools.partial(logins.take, uid)),
+            "tokens.get": Method(messages.InRealm, functools.partial(logins.give, uid)),
+            "tokens.logout": Method(messages.Logout, functools.partial(logins.log_out, uid)),
+            "tokens.list": Method(messages.Tokens, functools.partial(logins.list_tokens, uid)),
         }
 
     async def _status(self, params: messages.Nothing) -> messages.Status:

@@ -106,6 +106,7 @@ KEYS = (
     Key("dns", _host_port(53), "name server to ask instead of the system's, HOST[:PORT]", "the system's"),
     Key("local_address", _host_port(0), "local address of our UDP socket, HOST[:PORT]", "0.0.0.0"),
     Key("allow_other", _flag, "let other users of this machine in, each with his own rights", "false"),
+    Key("keep_tokens", _flag, "keep logins over a restart, in private files of the state directory", "false"),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
     Key("socket", _path, "control socket", "in the platform's runtime directory"),
     Key("log_file", _path, "log", "in the state directory"),
@@ -126,6 +127,7 @@ class Settings:
     dns: tuple[str, int] | None
     local_address: tuple[str, int]
     allow_other: bool
+    keep_tokens: bool
     patience: float
     socket: Path
     log_file: Path
@@ -178,6 +180,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         dns=values.get("dns"),
         local_address=values.get("local_address", ("0.0.0.0", 0)),
         allow_other=values.get("allow_other", False),
+        keep_tokens=values.get("keep_tokens", False),
         patience=values.get("patience", 10.0),
         socket=values.get("socket", paths.runtime / "control.sock"),
         log_file=values.get("log_file", state / "realmfs.log"),

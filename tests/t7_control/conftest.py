@@ -50,6 +50,33 @@ class SomeFacts:
         self.stopped.append(force)
 
 
+class SomeLogins:
+    """Notes who asks what; holds one token for each uid."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, object]] = []
+
+    async def log_in(self, uid: int, params: messages.Login) -> messages.TokenInfo:
+        self.asked.append((uid, params))
+        return messages.TokenInfo(params.realm, uid, params.user, 501, "valid", 2e9, 0)
+
+    async def change_password(self, uid: int, params: messages.ChangePassword) -> messages.Nothing:
+        raise ValueError(f"on purpose: {params}")
+
+    async def take(self, uid: int, params: messages.TokenFile) -> messages.TokenInfo:
+        self.asked.append((uid, params))
+        return messages.TokenInfo(params.realm, uid, "", 501, "valid", 2e9, 0)
+
+    async def give(self, uid: int, params: messages.InRealm) -> messages.TokenFile:
+        return messages.TokenFile(params.realm, f"of {uid}")
+
+    async def log_out(self, uid: int, params: messages.Logout) -> Sequence[messages.TokenInfo]:
+        return []
+
+    async def list_tokens(self, uid: int, params: messages.Tokens) -> Sequence[messages.TokenInfo]:
+        return []
+
+
 @dataclass
 class SomeEvent:
     number: int
@@ -124,16 +151,17 @@ class Control:
     path: Path
     files: MemoryFiles
     facts: SomeFacts
+    logins: SomeLogins
     events: SomeEvents
     connect: Callable[[], Any]
 
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[Control]:
-    files, facts, events = MemoryFiles(), SomeFacts(), SomeEvents()
+    files, facts, logins, events = MemoryFiles(), SomeFacts(), SomeLogins(), SomeEvents()
     path = tmp_path / "s"
     async with trio.open_nursery() as nursery:
-        await nursery.start(ControlServer(path, files, facts, events).run)
+        await nursery.start(ControlServer(path, files, facts, logins, events).run)
 
         lines: list[Line] = []
 
@@ -142,7 +170,7 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
             return lines[-1]
 
         try:
-            yield Control(path, files, facts, events, connect)
+            yield Control(path, files, facts, logins, events, connect)
         finally:
             for line in lines:
                 line.stream.socket.close()

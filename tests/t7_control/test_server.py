@@ -18,7 +18,7 @@ from realmfs.control.server import ControlServer, SocketError
 from realmfs.control.service import Session
 from realmfs.venus.face import Caller
 from tests.memoryfs import MemoryFiles
-from tests.t7_control.conftest import Control, Line, SomeEvent, SomeEvents, SomeFacts
+from tests.t7_control.conftest import Control, Line, SomeEvent, SomeEvents, SomeFacts, SomeLogins
 
 
 async def test_the_socket_is_the_owners(control: Control) -> None:
@@ -126,18 +126,20 @@ async def test_events_reach_those_who_watch(control: Control) -> None:
 
 
 async def test_one_server_per_socket_and_dead_ones_are_replaced(control: Control, tmp_path: Path) -> None:
-    second = ControlServer(control.path, MemoryFiles(), SomeFacts(), SomeEvents())
+    second = ControlServer(control.path, MemoryFiles(), SomeFacts(), SomeLogins(), SomeEvents())
     with pytest.raises(SocketError, match="already listens"):
         await second.run()
     dead = tmp_path / "dead"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(dead))
     async with trio.open_nursery() as nursery:
-        await nursery.start(ControlServer(dead, MemoryFiles(), SomeFacts(), SomeEvents()).run)
+        await nursery.start(ControlServer(dead, MemoryFiles(), SomeFacts(), SomeLogins(), SomeEvents()).run)
         nursery.cancel_scope.cancel()
     assert not dead.exists()
     with pytest.raises(SocketError, match="too long"):
-        await ControlServer(tmp_path / ("x" * 200), MemoryFiles(), SomeFacts(), SomeEvents()).run()
+        await ControlServer(
+            tmp_path / ("x" * 200), MemoryFiles(), SomeFacts(), SomeLogins(), SomeEvents()
+        ).run()
 
 
 async def test_the_blocking_client(control: Control) -> None:
@@ -165,7 +167,7 @@ def test_no_daemon_is_told_apart(tmp_path: Path) -> None:
 async def test_steering_the_daemon_is_for_its_owner() -> None:
     """Where every local user may connect, another's files are a matter of rights, the daemon is not."""
     facts = SomeFacts()
-    stranger = Session(MemoryFiles(), facts, Caller(os.geteuid() + 4711, 4711, 1, kernel=False))
+    stranger = Session(MemoryFiles(), facts, SomeLogins(), Caller(os.geteuid() + 4711, 4711, 1, kernel=False))
     for method in ("daemon.stop", "changes.list"):
         with pytest.raises(ControlError) as caught:
             await stranger.call(Request(1, method, {}))

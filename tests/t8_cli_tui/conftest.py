@@ -41,12 +41,12 @@ class Home:
     def socket(self) -> Path:
         return self.top / "run" / "realmfs" / "control.sock"
 
-    def run(self, *argv: str, status: int = 0, prefix: tuple[str, ...] = ()) -> str:
+    def run(self, *argv: str, status: int = 0, prefix: tuple[str, ...] = (), stdin: str = "") -> str:
         """Run `realmfs ARGV` to its end; returns its output, errors included."""
         result = subprocess.run(
             [*prefix, sys.executable, "-m", "realmfs", *argv],
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,0 +1,123 @@
+"""login, logout, tokens and passwd as commands, at an embedded realm."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.t8_cli_tui.conftest import Home
+
+REALM = "home.test"
+PASSWORD = "s3cr3tpw"
+
+
+@pytest.fixture
+def served(home: Home) -> Iterator[Path]:
+    """A realm at an address of its own, its users ann, an administrator, and bob; returns a realms file."""
+    data, log = home.top / "server", home.top / "server.log"
+    host = f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.7"
+    argv = ["serve", "--realm", REALM, "--data", str(data), "--address", f"{host}:24320"]
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "realmfs", *argv], stdout=output, stderr=output, env=home.environment
+        )
+    try:
+        limit = time.monotonic() + 30
+        while "serving" not in log.read_text():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        home.run("admin", "user", "add", "--data", str(data), "--administrator", "ann", stdin=PASSWORD)
+        home.run("admin", "user", "add", "--data", str(data), "bob", stdin="bobs\n")
+        realms = home.top / "realms"
+        realms.write_text(f"{REALM} {host}:24320\n")
+        yield realms
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def start(home: Home, realms: Path, *options: str) -> None:
+    home.run("mount", "--no-kernel", "--realms", str(realms), *options)
+
+
+def held(home: Home) -> list[tuple[str, str]]:
+    return [(one["user"], one["state"]) for one in json.loads(home.run("tokens", "--json"))]
+
+
+def test_a_session(home: Home, served: Path) -> None:
+    start(home, served, "--log-level", "debug")
+    assert "not logged in" in home.run("tokens")
+    assert "which realm" in home.run("login", "ann", stdin=PASSWORD, status=2)
+    begun = time.monotonic()
+    said = home.run("login", f"ann@{REALM}", stdin="wrong\n", status=5)
+    assert "password is wrong" in said
+    assert "realmfs login" not in said
+    assert time.monotonic() - begun < 3 + 2  # a process start and more on a busy machine
+    assert "knows this user" in home.run("login", f"zoe@{REALM}", stdin=PASSWORD, status=5)
+    assert "no realm" in home.run("login", "ann@nodot", stdin=PASSWORD, status=1)
+    home.run("mkdir", f"{REALM}/d", status=1)
+    said = home.run("login", f"ann@{REALM}", stdin=PASSWORD + "x\nrubbish\n")
+    assert f"Logged in to {REALM} as ann (" in said
+    assert "first 8 bytes" in said
+    home.run("mkdir", f"{REALM}/d")
+    assert held(home) == [("ann", "valid")]
+    assert "1 d" in home.run("tokens")
+    if os.geteuid() == 0:
+        assert "ann" in home.run("tokens", "--all")
+    assert f"Logged out of {REALM}" in home.run("logout")
+    assert "not logged in" in home.run("logout", REALM)
+    home.run("mkdir", f"{REALM}/e", status=1)
+    log = (home.top / "state" / "realmfs" / "realmfs.log").read_text()
+    assert "is logged in" in log
+    assert PASSWORD not in log
+
+
+def test_token_files(home: Home, served: Path) -> None:
+    start(home, served)
+    file = home.top / "token"
+    home.run("login", f"ann@{REALM}", "--to-file", str(file), stdin=PASSWORD)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_text().startswith("*** Coda Token ***\n")
+    assert file.stat().st_size == 129
+    home.run("logout")
+    home.run("login", f"@{REALM}", "--from-file", str(file))
+    home.run("mkdir", f"{REALM}/d")
+    file.write_text("nonsense")
+    assert "token file" in home.run("login", f"@{REALM}", "--from-file", str(file), status=1)
+    assert held(home) == [("", "valid")]
+
+
+def test_passwords_are_changed(home: Home, served: Path) -> None:
+    start(home, served)
+    bob = f"bob@{REALM}"
+    assert "is changed" in home.run("passwd", bob, stdin="bobs\nlonger1\n")
+    assert "password is wrong" in home.run("login", bob, stdin="bobs\n", status=5)
+    home.run("login", bob, stdin="longer1\n")
+    assert "short" in home.run("passwd", bob, "--as", "ann", stdin=f"{PASSWORD}\nabc\n")
+    home.run("login", bob, stdin="abc\n")
+    assert "administrators" in home.run(
+        "passwd", f"ann@{REALM}", "--as", "bob", stdin="abc\nxyzxyz\n", status=5
+    )
+    assert "nothing was changed" in home.run("passwd", bob, stdin="abc\n\n", status=1)
+
+
+def test_logins_last_over_a_restart_if_that_is_wanted(home: Home, served: Path) -> None:
+    start(home, served, "--keep-tokens")
+    home.run("login", f"ann@{REALM}", stdin=PASSWORD)
+    kept = home.top / "state" / "realmfs" / "tokens"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in kept.iterdir()] == [0o600]
+    for options, expected in ((("--keep-tokens",), [("ann", "valid")]), ((), [])):
+        home.run("unmount")
+        while home.socket.exists():
+            time.sleep(0.02)
+        start(home, served, *options)
+        assert held(home) == expected
+    assert list(kept.iterdir()) == []
