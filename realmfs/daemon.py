@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _LEAVE_WITHIN = 1.0
 _SIGNAL_GRACE = 5.0
+_LET_GO_WITHIN = 2.0  # s that the kernel gets after the last close
 _CLOSE_WITHIN = 30.0
 
 
@@ -70,9 +71,8 @@ class Daemon:
         try:
             cache = self._open_cache()
         except (CacheError, OSError) as error:
-            raise StartError(
-                f"{error.strerror}: {error.filename}" if error.filename else str(error)
-            ) from error
+            text = error.strerror or str(error)
+            raise StartError(f"{text}: {error.filename}" if error.filename else text) from error
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
@@ -90,8 +90,8 @@ class Daemon:
             safe_directory(directory)
         safe_directory(settings.socket.parent, shared=settings.allow_other)
         cache = Cache(settings.cache_dir, Limits.for_size(settings.cache_size))
-        if cache.damage is not None:
-            log.error("%s", cache.damage)
+        for trouble in cache.troubles():
+            log.error("%s", trouble)
         return cache
 
     async def _serve_with(self, cache: Cache, ready: Callable[[str], None]) -> None:
@@ -141,7 +141,7 @@ class Daemon:
 
     async def _until_the_end(self, venus: Venus, facts: DaemonFacts, ready: Callable[[str], None]) -> None:
         if not self._kernel:
-            ready("serving without a mount")
+            ready(_with_warnings("serving without a mount", facts.status().troubles))
             await self._ending.wait()
             return
         # Only here, so that everything but the mount works without pyfuse3.
@@ -162,7 +162,7 @@ class Daemon:
             async with trio.open_nursery() as mounted:
                 await mounted.start(session.run, venus)
                 nursery.start_soon(self._unmount_at_the_end, session)
-                ready(f"mounted on {session.directory}")
+                ready(_with_warnings(f"mounted on {session.directory}", facts.status().troubles))
             nursery.cancel_scope.cancel()
 
     async def _unmount_at_the_end(self, session: "Session") -> None:
@@ -172,12 +172,28 @@ class Daemon:
         if reason is not None:
             log.error("cannot unmount %s (%s): cutting the connection", session.directory, reason)
             session.abort()
-        await self._hurry.wait()
-        with trio.move_on_after(_SIGNAL_GRACE):
-            await self._at_once.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._last_close, session, nursery.cancel_scope)
+            await self._hurry.wait()
+            with trio.move_on_after(_SIGNAL_GRACE):
+                await self._at_once.wait()
+            nursery.cancel_scope.cancel()
         if session.open_files():
             log.warning("files are still open on %s: cutting them off", session.directory)
         session.abort()
+
+    async def _last_close(self, session: "Session", scope: trio.CancelScope) -> None:
+        """Cancel `scope` when nothing has been open on the detached mount for a while.
+
+        The kernel lets go by itself then, unless the mount lives on where we cannot detach it: a container
+        or a sandbox that was started meanwhile has a copy of it, perhaps for days.
+        """
+        idle = 0.0
+        while idle < _LET_GO_WITHIN:
+            await trio.sleep(0.25)
+            idle = 0.0 if session.open_files() else idle + 0.25
+        log.info("another mount namespace or a working directory holds %s: cutting it off", session.directory)
+        scope.cancel()
 
     def _end(self, force: bool) -> None:
         """Begin the end on behalf of a command."""
@@ -195,6 +211,10 @@ class Daemon:
                     self._at_once.set()
                 self._hurry.set()
                 self._ending.set()
+
+
+def _with_warnings(text: str, troubles: Sequence[str]) -> str:
+    return "\n".join([text, *(f"warning: {trouble}" for trouble in troubles)])
 
 
 def _texts(settings: Settings) -> dict[str, str]:

@@ -118,6 +118,13 @@ class Cache:
         """
         return self._database.damage
 
+    def troubles(self) -> list[str]:
+        """Say for people what keeps the cache from doing all it should: damage, a disk without room."""
+        found = [] if self.damage is None else [str(self.damage)]
+        if not self._reserve.held:
+            found.append(self._reserve.missing())
+        return found
+
     def transaction(self) -> Transaction:
         """Return the context manager for a change; see database.py."""
         return self._database.transaction()

@@ -111,6 +111,13 @@ class Reserve:
         finally:
             os.close(descriptor)
 
+    def missing(self) -> str:
+        """Say for people what it means that the space is not held."""
+        return (
+            f"the disk of {self._path.parent} has {self._free() >> 20} MiB free: no file contents are taken"
+            f" in before there are {2 * self._size >> 20} MiB"
+        )
+
     def _free(self) -> int:
         """Bytes that the disk has for us."""
         disk = os.statvfs(self._path.parent)

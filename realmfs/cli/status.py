@@ -26,5 +26,7 @@ def command(client: Client, as_json: bool) -> None:
         f"in {status['cache_dir']}"
     )
     click.echo(f"{status['pending']} changes wait ({size(status['pending_bytes'])})")
+    for trouble in status["troubles"]:
+        click.echo(f"warning: {trouble}")
     for request in status["waiting"]:
         click.echo(f"waiting: {request}")

@@ -82,6 +82,7 @@ class DaemonFacts:
             pending_bytes=pending_bytes,
             requests={} if kernel is None else dict(kernel.answered()),
             waiting=[f"{operation} for {age:.0f} s" for operation, age in slow],
+            troubles=self._cache.troubles(),
         )
 
     def pending(self) -> tuple[int, int]:

@@ -197,6 +197,8 @@ class Status:
     """Kernel requests answered so far, by operation."""
     waiting: list[str]
     """Kernel requests under way for longer than a second, with their age."""
+    troubles: list[str]
+    """What keeps the cache from working in full: a damaged database, a full disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def test_the_reserve_follows_the_free_space(tmp_path: Path, monkeypatch: pytest.
     assert not reserve.held
     reserve.watch()
     assert not reserve.held
+    assert f"{tmp_path} has 0 MiB free" in reserve.missing()
     free = 2 * MEGA
     reserve.watch()
     assert reserve.held

@@ -103,6 +103,22 @@ def test_open_files_keep_the_daemon_until_they_are_closed(home: Home) -> None:
 
 
 @kernel
+@needs_root
+def test_a_sandbox_with_a_copy_of_the_mount_does_not_keep_the_daemon(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    holder = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(holder, stdout=subprocess.PIPE) as sandbox:
+        assert sandbox.stdout is not None
+        sandbox.stdout.readline()
+        try:
+            assert "unmounted" in home.run("unmount", str(top))
+        finally:
+            sandbox.kill()
+
+
+@kernel
 def test_force_cuts_off(home: Home) -> None:
     top = home.top / "coda"
     top.mkdir()
@@ -145,6 +161,15 @@ async def test_a_second_signal_leaves_no_time(tmp_path: Path) -> None:
         with trio.fail_after(10):
             await daemon._at_once.wait()
         nursery.cancel_scope.cancel()
+
+
+def test_a_damaged_cache_is_named(home: Home) -> None:
+    cache = home.top / "cache" / "realmfs"
+    cache.mkdir(parents=True)
+    (cache / "cache.db").write_bytes(b"no database" * 1000)
+    said = home.run("mount", "--no-kernel", *NOWHERE)
+    assert f"warning: the cache database {cache / 'cache.db'} is damaged" in said
+    assert "is damaged" in home.run("status")
 
 
 def test_secrets_stay_in(home: Home) -> None:
