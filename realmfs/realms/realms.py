@@ -58,6 +58,7 @@ class Realms:
         self._memory = Memory(state_dir)
         self._realms: dict[str, Realm] = {}
         self._negative: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
         self._looking: dict[str, trio.Lock] = {}
         self._prober = Prober(self.context)
         endpoint.serve(CALLBACK_SUBSYSTEM, CallbackService(self.context, self._servers_at))
@@ -83,6 +84,8 @@ class Realms:
         lock = self._looking.setdefault(name, trio.Lock())
         try:
             async with lock:
+                if self._silent.get(name, 0.0) > trio.current_time():
+                    raise CodaError(Code.ETIMEDOUT, f"nobody answered just now where realm {name} is")
                 return self.realm_named(name) or await self._find(name, patience)
         finally:
             if not lock.statistics().tasks_waiting:
@@ -94,11 +97,10 @@ class Realms:
                 name, FILE_SERVICE, self.context.settings.patience if patience is None else patience
             )
         except UnknownRealmError as error:
-            while len(self._negative) >= MAX_NEGATIVE:
-                del self._negative[next(iter(self._negative))]
-            self._negative[name] = trio.current_time() + self.context.settings.negative
+            _remember(self._negative, name, self.context.settings.negative)
             raise CodaError(Code.ENOENT, str(error)) from None
         except NoAnswerError as error:
+            _remember(self._silent, name, self.context.settings.unanswered)
             raise CodaError(Code.ETIMEDOUT, str(error)) from None
         realm = self._realms[name] = Realm(self.context, name, self._memory)
         realm.set_root_servers(answer.servers, answer.ttl)
@@ -120,6 +122,7 @@ class Realms:
         """Forget a realm: it must be found anew. Connections to its servers stay until they are lost."""
         self._realms.pop(fold(name), None)
         self._negative.pop(fold(name), None)
+        self._silent.pop(fold(name), None)
         if self._memory.realms.pop(fold(name), None) is not None:
             self._memory.touch()
 
@@ -245,3 +248,11 @@ class Realms:
                 for server in self.servers():
                     if server.state is State.UP:
                         nursery.start_soon(bid, server)
+
+
+def _remember(table: dict[str, float], name: str, seconds: float) -> None:
+    """Note a name until some time from now; the table stays bounded."""
+    table.pop(name, None)
+    while len(table) >= MAX_NEGATIVE:
+        del table[next(iter(table))]
+    table[name] = trio.current_time() + seconds

@@ -34,3 +34,5 @@ class RealmSettings:
     """Keep tokens on the disk, so that a restart finds everybody still logged in."""
     negative: float = 180.0
     """How long "there is no such realm" is remembered."""
+    unanswered: float = 5.0
+    """How long nobody is asked again about a realm after nobody answered: programs try a name many times."""

@@ -70,16 +70,18 @@ class Volumes:
     async def root_of(self, realm_name: str) -> VolumeState:
         """Return the root volume of a realm.
 
-        Raises CodaError: ENOENT no such realm, ETIMEDOUT nobody answers.
+        Raises CodaError: ENOENT no such realm, or nobody can tell; ETIMEDOUT its servers do not answer.
         """
         try:
             realm = await self._realms().realm(realm_name)
             place = await realm.volume(await realm.root_volume())
         except CodaError as error:
             known = self.known_root(realm_name)
-            if known is None or error.code is Code.ENOENT:
-                raise
-            return known
+            if known is not None and error.code is not Code.ENOENT:
+                return known
+            if error.code is Code.ETIMEDOUT and self._realms().realm_named(realm_name) is None:
+                raise CodaError(Code.ENOENT, error.text) from None
+            raise
         return self.found(realm.name, place, root=True)
 
     async def named(self, realm_name: str, name: str) -> VolumeState:

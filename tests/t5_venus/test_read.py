@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from realmfs.cache.limits import Limits
+from realmfs.realms.lookup import Lookup, NoAnswerError
 from realmfs.realms.types import Attributes
 from realmfs.venus.face import ROOT_INODE, Caller
 from realmfs.venus.making import MakeSymlink
@@ -361,6 +362,25 @@ async def test_a_dead_realm_does_not_slow_the_others(tmp_path: Path, autojump_cl
             start = trio.current_time()
         assert errors
         assert trio.current_time() - start <= 10.5
+
+
+async def test_a_realm_that_nobody_can_tell_of_is_no_name(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without name servers a mistyped realm must not look like one whose servers are away."""
+    async with world(tmp_path) as w:
+        await w.add_realm("dead.test", "10.0.0.66", up=False)
+        a = await w.client()
+
+        async def silence(*_: object) -> None:
+            raise NoAnswerError("no answer")
+
+        with refused(errno.ETIMEDOUT):
+            await a.look("/dead.test/f")
+        monkeypatch.setattr(Lookup, "find", silence)
+        assert (await a.venus.lookup(ME, ROOT_INODE, b"unknown.test")).ino == 0
+        with refused(errno.ETIMEDOUT):
+            await a.look("/dead.test/f")
 
 
 async def test_nothing_cached_and_nobody_there(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
