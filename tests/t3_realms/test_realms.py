@@ -1,6 +1,7 @@
 """realms.md §2, §3, §5: realms found, remembered and refreshed; root volumes, locations, moves; who waits
 for whom."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,8 @@ class Client:
         self, dns: DnsServer, nursery: trio.Nursery, state: Path | None = None, **times: float
     ) -> None:
         self.endpoint = Endpoint(FakeNetwork().transport((CLIENT, 0)), timers=TIMERS)
-        settings = RealmSettings(name_server=dns.address, **({"housekeeping": 0.1} | times))
+        usual = RealmSettings(name_server=dns.address, housekeeping=0.1)
+        settings = replace(usual, **times)  # type: ignore[arg-type]  # names of fields
         self.realms = Realms(self.endpoint, settings, Events(), state)
         self.nursery = nursery
 
