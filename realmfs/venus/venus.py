@@ -15,6 +15,7 @@ servers goes on and serves the next call. Only a read whose data advances may ta
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -106,6 +107,7 @@ class Venus:
         self.logins = Logins(core, self.reintegrator)
         self.xattrs = ExtendedAttributes(core)
         self.programs = QuietPrograms(settings.quiet_programs)
+        self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.wake
 
     @property
@@ -201,14 +203,25 @@ class Venus:
         return attr
 
     def remember(self, ino: int) -> None:
-        """Count one more lookup of an inode by the kernel."""
-        self.core.nodes.by_number(ino).lookups += 1
+        """Count one more lookup of an inode by the kernel.
+
+        Directory entries of which nothing is known are given back at once: they are counted without a node,
+        lest a long listing drives all other nodes out of memory.
+        """
+        node = self.core.nodes.in_memory(ino)
+        if node is None:
+            self._unmet[ino] += 1
+        else:
+            node.lookups += 1
 
     def forget(self, ino: int, count: int) -> None:
         """Take lookups back."""
+        unmet = self._unmet.pop(ino, 0)
+        if unmet > count:
+            self._unmet[ino] = unmet - count
         node = self.core.nodes.in_memory(ino)
         if node is not None:
-            node.lookups = max(0, node.lookups - count)
+            node.lookups = max(0, node.lookups - max(0, count - unmet))
 
     @bounded
     async def getattr(self, caller: Caller, ino: int) -> Attr:

@@ -417,3 +417,28 @@ async def test_what_another_client_made_just_before_is_opened_unless_it_must_be_
 def test_no_server_can_fill_the_memory_with_a_directory() -> None:
     with pytest.raises(ValueError, match="more than"):
         _Whole().at(0).write(bytes(1 << 20))
+
+
+async def test_entries_that_nobody_asks_about_take_no_room_in_memory(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        for number in range(20):
+            await a.write(f"{ROOT}/{number}", b"")
+        await a.drained()
+        entries = await b.entries(ROOT)
+        for entry in entries:
+            b.venus.remember(entry.ino)  # as for a program that lists, and asks for the attributes of none
+        in_memory = b.venus.core.nodes.in_memory
+        assert not any(in_memory(entry.ino) for entry in entries)
+        attr = await b.look(f"{ROOT}/7")
+        b.venus.forget(attr.ino, 1)  # the entry; the lookup that came between stays
+        node = in_memory(attr.ino)
+        assert node is not None
+        assert node.lookups == 1
+        b.venus.forget(attr.ino, 1)
+        assert not node.lookups
+        for entry in entries:
+            b.venus.forget(entry.ino, 1)
+        assert not b.venus._unmet
