@@ -28,7 +28,7 @@ from realmfs.venus.names import FILE_LIMIT
 from realmfs.venus.node import Node
 from realmfs.venus.validity import Validator
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import ObjectType
+from realmfs.vice.types import ObjectType, Status
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ class Files:
         """Cut or lengthen a file. Without a writer who will flush it later, the store is logged at once."""
         if length > FILE_LIMIT:
             raise CodaError(Code.EFBIG, node.label)
+        before = None if self._is_written(node) else node.status
         content = await self._writable(node, caller, empty=length == 0)
         if length > content.length:
             await self._core.room(size=length - content.length)
@@ -191,7 +192,26 @@ class Files:
         content.truncate(length)
         self._changed(node, caller)
         if not node.writers:
-            self.commit(node, caller)
+            try:
+                self.commit(node, caller)
+            except (CodaError, OSError):
+                if before is not None:
+                    self._take_back(node, before)
+                raise
+
+    def _take_back(self, node: Node, status: Status) -> None:
+        """Return to the contents and the status before a change that could not be logged."""
+        cache = self._core.cache
+        with cache.transaction():
+            cache.objects.take_back(node.ino)
+        if node.content is not None:
+            node.content.close()
+        row = cache.objects.load(node.ino)
+        node.content, node.container = None, row.container if row is not None else None
+        node.status = status
+        node.edition += 1
+        node.version += 1
+        self._core.kernel_forget(node, pages=True)
 
     def _changed(self, node: Node, caller: Caller) -> None:
         if node.status is not None and node.content is not None:

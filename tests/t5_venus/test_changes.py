@@ -328,11 +328,20 @@ async def test_a_full_log_refuses_and_nothing_is_half_done(
     limits = Limits(bytes=1 << 20, objects=500, log_records=5, reserve=0)
     async with world(tmp_path) as w:
         a = await w.client(limits=limits)
-        await a.ls(ROOT)
+        await a.write(f"{ROOT}/f", b"contents")
+        await a.drained()
         a.offline()
         for number in range(5):
             await a.mkdir(f"{ROOT}/{number}")
         before = await a.ls(ROOT)
+        reader = await a.venus.open(ME, (await a.look(f"{ROOT}/f")).ino, os.O_RDONLY)
+        for size in (0, 4, 1000):
+            with refused(errno.ENOSPC):
+                await a.change(f"{ROOT}/f", size=size)
+            assert (await a.look(f"{ROOT}/f")).size == 8
+            assert await a.venus.read(reader.handle, 0, 100) == b"contents"
+            assert await a.read(f"{ROOT}/f") == b"contents"
+        await a.venus.release(reader.handle)
         with refused(errno.ENOSPC):
             await a.mkdir(f"{ROOT}/x")
         with refused(errno.ENOSPC):
@@ -348,7 +357,8 @@ async def test_a_full_log_refuses_and_nothing_is_half_done(
         await a.rmdir(f"{ROOT}/0")
         a.online()
         await a.drained()
-        assert await a.ls(ROOT) == ["1", "2", "3", "4"]
+        assert await a.ls(ROOT) == ["1", "2", "3", "4", "f"]
+        assert await a.read(f"{ROOT}/f") == b"contents"
 
 
 async def test_a_full_log_waits_for_servers_that_take_it(
