@@ -118,6 +118,13 @@ class Cache:
         """
         return self._database.damage
 
+    def free(self) -> int:
+        """Return how many bytes of new contents could come in: clean copies would go, pending ones stay."""
+        pending = sum(self.log.summary(volume).bytes for volume in self.log.volumes())
+        clean = max(self.containers.used - pending, 0)
+        on_disk = self._reserve.disk_free() + clean if self._reserve.held else 0
+        return max(min(self.limits.bytes - pending, on_disk), 0)
+
     def troubles(self) -> list[str]:
         """Say for people what keeps the cache from doing all it should: damage, a disk without room."""
         found = [] if self.damage is None else [str(self.damage)]

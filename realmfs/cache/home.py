@@ -98,7 +98,7 @@ class Reserve:
         try:
             if os.fstat(descriptor).st_size == self._size:
                 return True
-            if self._free() < 2 * self._size:
+            if self.disk_free() < 2 * self._size:
                 return False
             os.posix_fallocate(descriptor, 0, self._size)
             return True
@@ -114,11 +114,11 @@ class Reserve:
     def missing(self) -> str:
         """Say for people what it means that the space is not held."""
         return (
-            f"the disk of {self._path.parent} has {self._free() >> 20} MiB free: no file contents are taken"
-            f" in before there are {2 * self._size >> 20} MiB"
+            f"the disk of {self._path.parent} has {self.disk_free() >> 20} MiB free: no file contents are"
+            f" taken in before there are {2 * self._size >> 20} MiB"
         )
 
-    def _free(self) -> int:
+    def disk_free(self) -> int:
         """Bytes that the disk has for us."""
         disk = os.statvfs(self._path.parent)
         return disk.f_bavail * disk.f_frsize
@@ -126,7 +126,7 @@ class Reserve:
     def watch(self) -> None:
         """Give up or take back the reserve by what the disk has free. Called now and then; raises nothing."""
         try:
-            if self.held and self._size and self._free() < self._size // 4:
+            if self.held and self._size and self.disk_free() < self._size // 4:
                 self.release()
             elif not self.held:
                 self.restore()

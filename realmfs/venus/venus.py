@@ -456,11 +456,11 @@ class Venus:
     # -- the rest --------------------------------------------------------------------------------------
 
     async def statfs(self, caller: Caller) -> Space:
-        """Return the size of the cache, and how much of it is free."""
+        """Return the size of the cache, and how much could be written: clean copies make room for it."""
         limits = self.cache.limits
         return Space(
             limits.bytes,
-            max(limits.bytes - self.cache.containers.used, 0),
+            self.cache.free(),
             limits.objects,
             max(limits.objects - self.cache.objects.count, 0),
         )

@@ -98,7 +98,7 @@ def test_a_reserve_that_cannot_be_had_is_no_error(
 def test_the_reserve_follows_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve = Reserve(tmp_path / "reserve", MEGA)
     free = MEGA // 4 - 1
-    monkeypatch.setattr(Reserve, "_free", lambda self: free)
+    monkeypatch.setattr(Reserve, "disk_free", lambda self: free)
     reserve.watch()
     assert not reserve.held
     reserve.watch()

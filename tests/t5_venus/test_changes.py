@@ -429,3 +429,16 @@ async def test_changes_by_another_door_are_told_to_the_kernel(
         assert (root, b"other") in a.kernel.entries
         await a.write(f"{ROOT}/f", b"new", door)
         assert (ino, False) in a.kernel.inodes
+
+
+async def test_free_is_what_could_be_written(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Copies of what the servers have are no reason for a program to refuse to write."""
+    async with world(tmp_path) as w:
+        a = await w.client()
+        before = await a.venus.statfs(ME)
+        await a.write(f"{ROOT}/f", bytes(100_000))
+        await a.drained()
+        assert (await a.venus.statfs(ME)).bytes_free == before.bytes_free
+        a.offline()
+        await a.write(f"{ROOT}/g", bytes(100_000))
+        assert 100_000 <= before.bytes_free - (await a.venus.statfs(ME)).bytes_free < 101_000
