@@ -224,12 +224,15 @@ class Files:
     async def _writable(self, node: Node, caller: Caller, *, empty: bool = False) -> Container:
         """Return the node's container, whole, writable, and nobody else's."""
         node.require_current()
-        while node.content is None or not node.content.writing or (empty and node.content.length):
-            if empty and node.content is not None and node.content.writing:
-                node.content.truncate(0)
+        key = ("writable", node.ino)
+        while True:
+            await self._core.flights.wait(key)  # it may say so already and still be on its way to the disk
+            if node.content is not None and node.content.writing:
+                if empty and node.content.length:
+                    node.content.truncate(0)
                 break
             work = self._make_empty if empty else self._make_writable
-            await self._core.flights.join(("writable", node.ino), _bind(work, node, caller))
+            await self._core.flights.join(key, _bind(work, node, caller))
         assert node.content is not None
         return node.content
 

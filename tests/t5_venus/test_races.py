@@ -442,3 +442,34 @@ async def test_entries_that_nobody_asks_about_take_no_room_in_memory(
         for entry in entries:
             b.venus.forget(entry.ino, 1)
         assert not b.venus._unmet
+
+
+async def test_a_second_writer_waits_as_well_until_a_file_may_be_written_in_place(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = trio.Event()
+    monkeypatch.setattr("realmfs.cache.contents.COPY_LIMIT", 4)
+    monkeypatch.setattr("realmfs.cache.disk.clone", lambda source, target: False)
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"contents")
+        await a.drained()
+        assert await b.read(f"{ROOT}/f") == b"contents"
+        monkeypatch.setattr(b.cache.contents, "_sync", synced.wait)
+        ino = (await b.look(f"{ROOT}/f")).ino
+        written: list[int] = []
+
+        async def write(offset: int) -> None:
+            opened = await b.venus.open(ME, ino, os.O_RDWR)
+            written.append(await b.venus.write(opened.handle, offset, b"!"))
+            await b.venus.release(opened.handle)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, 0)
+            await trio.sleep(1)
+            nursery.start_soon(write, 7)
+            await trio.sleep(1)
+            before = list(written)
+            synced.set()
+        assert before == [], "power loss would leave new bytes in a file that its row calls clean"
+        assert await b.read(f"{ROOT}/f") == b"!ontent!"
