@@ -83,7 +83,13 @@ class Contents:
         twin.close()
         with self._database.transaction():
             self._mark(container)
-        await self._sync()
+        try:
+            await self._sync()
+        except BaseException:
+            container.restore(writing=False, logged=False)
+            with self._database.transaction():
+                self._containers.save(container)
+            raise
         return container
 
     def _adopt(self, number: int, old: Container | None, new: Container) -> Container:

@@ -198,6 +198,27 @@ async def test_a_clean_file_is_written(
     container.close()
 
 
+async def test_a_file_stays_clean_that_could_not_be_made_ready_to_be_written_in_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("realmfs.cache.contents.COPY_LIMIT", 0)
+    monkeypatch.setattr("realmfs.cache.disk.clone", lambda source, target: False)
+    monkeypatch.setattr(world.cache.contents, "_sync", refuse)
+    number = world.fetched(data=b"fetched")
+    row = world.cache.objects.load(number)
+    assert row is not None
+    assert row.container is not None
+    with world.cache.containers.open(row.container) as container:
+        with pytest.raises(OSError, match="Input/output"):
+            await world.cache.contents.writable(number, container)
+        assert not container.writing
+    with world.cache.containers.open(row.container) as container:
+        assert not container.writing
+
+
 async def test_what_was_written_can_be_given_up(world: World) -> None:
     number = world.fetched(data=b"fetched")
     (await world.write(number, b"not what I wanted")).close()
