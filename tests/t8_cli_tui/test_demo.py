@@ -1,5 +1,6 @@
 """The demonstration, as `make demo` runs it: without a terminal, to status 0, and nothing left behind."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_broken_off_it_cleans_up(home: Home, number: int) -> None:
         text=True,
         env=home.environment,
         cwd=REPOSITORY,
+        # In the background of a shell SIGINT is ignored, and children inherit that.
+        preexec_fn=functools.partial(signal.signal, number, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stdout is not None
         assert any("A client" in line for line in iter(process.stdout.readline, ""))
