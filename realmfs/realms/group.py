@@ -47,6 +47,12 @@ class Group:
         """Ask for an object's status."""
         return await reading.get_attr(self.core, fid, user, self.core.patience(patience))
 
+    async def holders(
+        self, fid: Fid, store_id: StoreId, user: int, *, patience: float | None = None
+    ) -> tuple[int, ...]:
+        """Return the slots of the servers up whose own copy is at this store id, each asked for itself."""
+        return await reading.holders(self.core, fid, store_id, user, self.core.patience(patience))
+
     async def validate(
         self, objects: Sequence[tuple[Fid, VersionVector]], user: int, *, patience: float | None = None
     ) -> dict[Fid, bool]:

@@ -10,8 +10,17 @@ from realmfs.realms.round import Answers, Call, Patience
 from realmfs.realms.types import AccessListAnswer, Attributes
 from realmfs.rpc2.errors import BadPacket
 from realmfs.vice.calls import MAX_PIGGIES, GetAcl, GetAttr, ValidateAttrs, until_nul
-from realmfs.vice.errors import Code
-from realmfs.vice.types import VSG_MEMBERS, Fid, FidAndVector, ObjectType, Order, Status, VersionVector
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import (
+    VSG_MEMBERS,
+    Fid,
+    FidAndVector,
+    ObjectType,
+    Order,
+    Status,
+    StoreId,
+    VersionVector,
+)
 from realmfs.vice.versions import check_group
 from realmfs.vice.wire import Results
 
@@ -125,6 +134,22 @@ async def get_attr(core: Core, fid: Fid, user: int, patience: Patience) -> Attri
         return Attributes(chosen.status, agreed.promised, chosen.sha)
 
     return await core.settle(fid, attempt, patience)
+
+
+async def holders(core: Core, fid: Fid, store_id: StoreId, user: int, patience: Patience) -> tuple[int, ...]:
+    """Return the slots whose own copy of an object is at this store id. Nothing is resolved.
+
+    Raises CodaError: ETIMEDOUT, nobody answers; EWOULDBLOCK, somebody who is up does not say.
+    """
+    answers = await core.ask(Call(GetAttr.OPCODE, GetAttr(fid=fid).pack()), user, patience)
+    if not any(answer.heard for answer in answers.values()):
+        raise CodaError(Code.ETIMEDOUT)
+    for slot, answer in answers.items():
+        silent = not answer.heard and core.servers[slot].available
+        if silent or answer.code in (Code.EWOULDBLOCK, Code.ERETRY):
+            raise CodaError(Code.EWOULDBLOCK, f"{core.servers[slot]} is busy")
+    replies = parse(core, answers, GetAttr.Reply)
+    return tuple(sorted(slot for slot, reply in replies.items() if reply.status.vv.store_id == store_id))
 
 
 async def get_acl(core: Core, fid: Fid, user: int, patience: Patience) -> AccessListAnswer:

@@ -95,3 +95,5 @@ class Reintegrated:
     """Directories that the servers have in another version than the log: to be fetched anew."""
     stale_overflow: bool = False
     """There may be more stale directories than that."""
+    known: tuple[int, ...] = ()
+    """The slots that refused it as already executed (EALREADY): true only of what was sent before."""

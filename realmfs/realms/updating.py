@@ -129,13 +129,13 @@ def _outcome(core: Core, answers: Answers, batch: list[Cop2Entry]) -> Reintegrat
 def conclusion(core: Core, answers: Answers) -> Reintegrated:
     """Return how a reintegration with these answers ended. Any success is one: the others are resolved."""
     slots = executed(answers)
+    known = tuple(sorted(slot for slot, answer in answers.items() if answer.code is Code.EALREADY))
     code = collate_update([answer.code for answer in answers.values()], reintegrating=True)
     if slots:
         behind = any(slot not in slots and core.servers[slot].available for slot in core.servers)
-        return Reintegrated(
-            Code.SUCCESS, -1, slots, uncertain(answers), needs_resolve=core.replicated and behind
-        )
-    return Reintegrated(code, _index(answers, code), (), uncertain(answers))
+        resolve = core.replicated and behind
+        return Reintegrated(Code.SUCCESS, -1, slots, uncertain(answers), needs_resolve=resolve, known=known)
+    return Reintegrated(code, _index(answers, code), (), uncertain(answers), known=known)
 
 
 def _index(answers: Answers, code: Code) -> int:

@@ -38,15 +38,10 @@ class Committer:
         volume: VolumeState,
         entries: Sequence[LogEntry],
         records: Sequence[AnyRecord],
-        outcome: Reintegrated | None,
+        outcome: Reintegrated,
     ) -> None:
-        """Advance versions, delete the records, queue the second phase. No checkpoint.
-
-        `outcome` None: the batch was found executed, but not by whom. By all, is the guess; the objects are
-        suspect, and resolution brings it to those who missed it.
-        """
-        core = self._core
-        slots = outcome.update_set if outcome is not None else volume.slots
+        """Advance versions, delete the records, queue the second phase. No checkpoint."""
+        core, slots = self._core, outcome.update_set
         vectors = committed(records, vectors_of(core, volume, records), slots)
         with core.cache.transaction():
             for fid, vv in vectors.items():
@@ -57,12 +52,9 @@ class Committer:
         group = core.group(volume)
         for store_id in dict.fromkeys(last_store_ids(records).values()):
             group.queue_cop2(store_id, slots)
-        if outcome is None:
-            self._suspect(volume, vectors)
-        else:
-            self._suspect(volume, vectors if outcome.stale_overflow else outcome.stale_dirs)
-            if outcome.needs_resolve:
-                core.flights.start(("resolve", volume.key), lambda: self._resolve(volume, list(vectors)))
+        self._suspect(volume, vectors if outcome.stale_overflow else outcome.stale_dirs)
+        if outcome.needs_resolve:
+            core.flights.start(("resolve", volume.key), lambda: self._resolve(volume, list(vectors)))
         self._renew((core.nodes.in_memory(number) for number in cleaned), entries[0].uid)
         if not core.cache.log.summary(volume.key).records:
             volume.drained.unpark_all()
@@ -113,28 +105,39 @@ class Committer:
 
     # -- was it done? ----------------------------------------------------------------------------------
 
-    async def was_done(
+    def found(
+        self,
+        volume: VolumeState,
+        entries: Sequence[LogEntry],
+        records: Sequence[AnyRecord],
+        slots: Sequence[int],
+    ) -> None:
+        """Take in that a batch whose outcome was unknown had been executed, by the servers of these slots.
+
+        The second phase must not name any others: a version that claims a server which missed the update
+        hides what that server was told by somebody else. They get it by resolution; all is suspect.
+        """
+        behind = any(slot not in slots for slot in self._core.group(volume).slots_up)
+        outcome = Reintegrated(
+            Code.SUCCESS, -1, tuple(slots), uncertain=False, needs_resolve=behind, stale_overflow=True
+        )
+        self.commit(volume, entries, records, outcome)
+
+    async def executed_at(
         self, volume: VolumeState, entries: Sequence[LogEntry], records: Sequence[AnyRecord]
-    ) -> bool:
-        """Tell whether a batch whose outcome is unknown has been executed.
+    ) -> tuple[int, ...]:
+        """Return the slots whose servers have executed a batch of unknown outcome, of those that are up.
 
         An object with a store id of the batch proves it, since a batch is executed as a whole. Raises
-        CodaError ETIMEDOUT if nobody answers.
+        CodaError: ETIMEDOUT if nobody answers, EWOULDBLOCK if somebody does not say.
         """
         group = self._core.group(volume)
         gone = {record.fid for record in records if isinstance(record, Remove | RemoveDir)}
         finals = [final for final in last_store_ids(records).items() if final[0] not in gone]
+        slots: set[int] = set()
         for fid, store_id in (*finals[:1], *finals[1:][-PROBES:]):
-            try:
-                answer = await group.get_attr(fid, entries[0].uid)
-            except CodaError as error:
-                if error.code in (Code.ENOENT, Code.VNOVNODE):
-                    continue  # removed by this batch, or not yet made by it
-                raise
-            if answer.status.vv.store_id == store_id:
-                return True
-            log.debug("%s is at %s, not at %s", fid, answer.status.vv, store_id)
-        return False
+            slots.update(await group.holders(fid, store_id, entries[0].uid))
+        return tuple(sorted(slots))
 
 
 def vectors_of(core: Core, volume: VolumeState, records: Sequence[AnyRecord]) -> dict[Fid, VersionVector]:

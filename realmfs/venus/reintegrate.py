@@ -291,11 +291,14 @@ class Sender:
     def _conclude(self, flight: Flight, outcome: Reintegrated, was_sent: bool) -> bool:
         """Take in how a batch ended; tell whether to go on at once."""
         code = outcome.code
+        if was_sent and outcome.known:
+            known = {*outcome.update_set, *outcome.known}
+            outcome = replace(outcome, update_set=tuple(sorted(known)))
         if code is Code.SUCCESS:
             self._committer.commit(self._volume, flight.entries, flight.records, outcome)
             return True
         if code is Code.EALREADY and was_sent and outcome.index >= _last_uniquifier(flight.entries):
-            self._committer.commit(self._volume, flight.entries, flight.records, None)
+            self._committer.found(self._volume, flight.entries, flight.records, outcome.known)
             return True
         if outcome.uncertain or code in NO_ANSWER or (code in BUSY and was_sent):
             # Still frozen: the next cycle settles it. Only a server that returns makes a difference; one that
@@ -352,8 +355,9 @@ class Sender:
     async def _settle(self, frozen: list[LogEntry]) -> bool:
         """Find out whether records whose outcome is unknown have been executed; if not, send them again."""
         records = [full_record(self._core, entry) for entry in frozen]
-        if await self._committer.was_done(self._volume, frozen, records):
-            self._committer.commit(self._volume, frozen, records, None)
+        slots = await self._committer.executed_at(self._volume, frozen, records)
+        if slots:
+            self._committer.found(self._volume, frozen, records, slots)
             return True
         opcodes = {entry.opcode for entry in frozen}
         big = len(frozen) == 1 and frozen[0].length > self._core.settings.big_store

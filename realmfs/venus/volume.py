@@ -56,11 +56,6 @@ class VolumeState:
         return self.place is not None and any(one.volume_id == volume for one in self.place.replicas)
 
     @property
-    def slots(self) -> tuple[int, ...]:
-        """The slots of all replicas."""
-        return tuple(one.slot for one in self.place.replicas) if self.place is not None else ()
-
-    @property
     def replicas(self) -> int:
         """How many servers hold a copy; 0 while nobody has told."""
         return len(self.place.replicas) if self.place is not None else 0

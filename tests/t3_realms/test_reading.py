@@ -11,7 +11,7 @@ from realmfs.vice.calls import Cop2, GetAcl, GetAttr, GetVolVS, Resolve, Validat
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, ObjectType, StoreId, VersionFlags
 from tests.t3_realms.vicepeer import DIRECTORY, FILE, VOLUME, VicePeer, says, status, vector
-from tests.t3_realms.world import HOSTS, World
+from tests.t3_realms.world import CLIENT, HOSTS, World
 
 
 def resolves(world: World) -> list[Fid]:
@@ -287,3 +287,27 @@ async def test_fids_nobody_can_use(servers: World) -> None:
     )
     with pytest.raises(CodaError):
         await group.alloc_fids(ObjectType.FILE, 5, ANYUSER)
+
+
+async def test_who_holds_a_version_is_asked_of_each_and_resolves_nothing(servers: World) -> None:
+    servers.put(FILE, vector(3, 2, 2, store=5), slots=(0,))
+    servers.put(FILE, vector(2, 3, 2, store=6), slots=(1,))
+    group = await servers.group()
+    assert await group.holders(FILE, StoreId(9, 5), ANYUSER) == (0,)
+    assert await group.holders(FILE, StoreId(9, 6), ANYUSER) == (1,)
+    assert await group.holders(FILE, StoreId(9, 7), ANYUSER) == ()
+    assert await group.holders(Fid(VOLUME, 90, 90), StoreId(9, 5), ANYUSER) == (), "it is not there"
+    assert resolves(servers) == []
+
+
+async def test_a_server_that_does_not_say_what_it_holds_is_waited_for(servers: World) -> None:
+    group = await servers.group()
+    await group.get_attr(FILE, ANYUSER)
+    servers.peers[1].delay[GetAttr] = 60.0
+    with pytest.raises(CodaError) as caught:
+        await group.holders(FILE, StoreId(9, 5), ANYUSER)
+    assert caught.value.code is Code.EWOULDBLOCK
+    servers.net.partition(CLIENT)
+    with pytest.raises(CodaError) as caught:
+        await group.holders(FILE, StoreId(9, 5), ANYUSER)
+    assert caught.value.code is Code.ETIMEDOUT

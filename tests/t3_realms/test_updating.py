@@ -160,6 +160,12 @@ async def test_what_is_already_there_is_told_by_an_unsigned_number(servers: Worl
     assert (result.code, result.index) == (Code.EALREADY, 0xFFFFFFFE)
 
 
+async def test_who_had_it_already_is_told_apart_from_who_executed_it_now(servers: World) -> None:
+    answers(servers.peers[0], Code.VLOGSTALE, index=9)
+    result = await reintegrated(servers)
+    assert (result.code, result.update_set, result.known) == (Code.SUCCESS, (1, 2), (0,))
+
+
 async def test_any_success_counts(servers: World) -> None:
     answers(servers.peers[0], Code.EINCOMPATIBLE, index=3)
     result = await reintegrated(servers)
