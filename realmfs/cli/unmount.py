@@ -37,7 +37,7 @@ def command(directory: Path | None, force: bool, socket: Path | None, config: Pa
     if stopping["busy"] and not force:
         click.echo("Files are still open: the daemon ends after their last close (--force cuts them off)")
         return
-    if not _gone(path):
+    if not _gone(status["pid"]):
         raise Failure("the daemon has not ended yet. Files may still be open: realmfs unmount --force")
     click.echo("unmounted")
 
@@ -64,11 +64,18 @@ def _detach_dead(directory: Path) -> bool:
     return True
 
 
-def _gone(path: Path) -> bool:
-    """Wait until the control socket has vanished."""
+def _gone(pid: int) -> bool:
+    """Wait until the daemon has ended: not before has it let go of the cache, for the next one to take."""
     limit = time.monotonic() + _ENDS_WITHIN
-    while path.exists():
+    while Path(f"/proc/{pid}").exists() and not _is_zombie(pid):
         if time.monotonic() > limit:
             return False
         time.sleep(0.02)
     return True
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

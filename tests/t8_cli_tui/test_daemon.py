@@ -1,5 +1,6 @@
 """The daemon's life as a user sees it: mounting, what stands in the way, and the end."""
 
+import fcntl
 import json
 import os
 import signal
@@ -44,6 +45,8 @@ def test_mount_status_unmount(home: Home) -> None:
     assert os.listdir(top) == [], "no realm was ever reached, and nobody was asked"
     assert "unmounted" in home.run("unmount", str(top))
     assert mounts.find(top) is None
+    with (home.top / "cache" / "realmfs" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the next mount finds the cache free
     assert home.run("status", status=3)
 
 
