@@ -43,6 +43,7 @@ from realmfs.realms.handles import HandleStore
 from realmfs.realms.types import Reintegrated
 from realmfs.rpc2.transfer import FileSource, Source
 from realmfs.venus.batch import Batch, Kind, Waiting, choose
+from realmfs.venus.certify import refusal
 from realmfs.venus.commit import Committer, vectors_of
 from realmfs.venus.core import Core
 from realmfs.venus.events import ChangeSent, Conflict, Reintegrating, VolumeChanged
@@ -211,6 +212,8 @@ class Sender:
     async def _send(self, batch: Batch, entries: list[LogEntry]) -> bool:
         core, volume = self._core, self._volume
         uid = entries[0].uid
+        if await self._is_hopeless(entries):
+            return True
         await self._fids.prepare(volume, entries, uid)
         # No checkpoint up to the freeze: what was chosen is what is frozen.
         self._fids.translate(volume, entries)
@@ -237,6 +240,16 @@ class Sender:
         if progress:
             self._failures = 0
         return progress
+
+    async def _is_hopeless(self, entries: list[LogEntry]) -> bool:
+        """Tell whether servers would refuse a batch for its names; it is then kept from them (certify.py)."""
+        if self._core.settings.own_servers:
+            return False
+        records = [full_record(self._core, entry) for entry in entries]
+        found = await refusal(self._core, self._volume, records, entries[0].uid)
+        if found is not None:
+            self._refused(entries, found[1], found[0])
+        return found is not None
 
     def _flight(self, batch: Batch, entries: list[LogEntry]) -> Flight:
         core = self._core
@@ -323,7 +336,7 @@ class Sender:
             self._thaw(flight.entries, code)
             self._slow_down()
         else:
-            self._refused(flight, code, outcome.index)
+            self._refused(flight.entries, code, outcome.index)
             return True
         return False
 
@@ -337,12 +350,12 @@ class Sender:
             still = [entry for entry in current if entry is not None]
             core.nodes.cleaned(core.cache.log.thaw(still, reason=int(code)))
 
-    def _refused(self, flight: Flight, code: Code, index: int) -> None:
+    def _refused(self, entries: Sequence[LogEntry], code: Code, index: int) -> None:
         """Mark the record that servers refuse; it and all behind it wait for a person (conflicts.md §2.2)."""
         core = self._core
         self._failures = 0
-        self._thaw(flight.entries, code)
-        guilty = flight.entries[index if 0 <= index < len(flight.entries) else 0]
+        self._thaw(entries, code)
+        guilty = entries[index if 0 <= index < len(entries) else 0]
         current = core.cache.log.get(self._volume.key, guilty.sequence)
         if current is None:
             return
@@ -358,6 +371,8 @@ class Sender:
         slots = await self._committer.executed_at(self._volume, frozen, records)
         if slots:
             self._committer.found(self._volume, frozen, records, slots)
+            return True
+        if await self._is_hopeless(frozen):
             return True
         opcodes = {entry.opcode for entry in frozen}
         big = len(frozen) == 1 and frozen[0].length > self._core.settings.big_store
