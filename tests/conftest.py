@@ -7,12 +7,19 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+import hypothesis
 import pytest
 import trio
 from trio.abc import Clock, Instrument
 from trio.testing import MockClock
 
 faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+# No test is timed: a busy machine would fail it. `print_blob` names the failing example, to try it again.
+hypothesis.settings.register_profile(
+    "realmfs", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("realmfs")
 
 
 class _Recorder(logging.Handler):

@@ -158,7 +158,8 @@ class Files:
         """Return up to `size` bytes, fewer only at the end of the file."""
         file = self.file(handle)
         content = file.node.content
-        if content is None or not content.has(offset, size):
+        # A container that is being filled may be shorter than the file is by now: `wait` sees to its length.
+        if content is None or content.filling or not content.has(offset, size):
             content = await self._fetcher.wait(file.node, file.caller.uid, offset, size)
         return content.read(offset, min(size, max(content.length - offset, 0)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from realmfs.cache.errors import CacheFull, Damage
 from realmfs.realms.group import Group
@@ -473,3 +474,35 @@ async def test_a_second_writer_waits_as_well_until_a_file_may_be_written_in_plac
             synced.set()
         assert before == [], "power loss would leave new bytes in a file that its row calls clean"
         assert await b.read(f"{ROOT}/f") == b"!ontent!"
+
+
+async def test_a_file_that_turned_out_longer_while_it_came_is_not_read_short(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, nursery: trio.Nursery
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.write(f"{ROOT}/f", b"whole file")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/f")).ino
+        opened = await b.venus.open(ME, ino, os.O_RDONLY)
+        core = b.venus.core
+        node = core.nodes.in_memory(ino)
+        assert node is not None
+        goes_on = trio.Event()
+        short = node.content = core.cache.containers.create(0)  # begun when the length was not known
+        sink = short.sink()
+        core.flights.start(("data", ino), goes_on.wait)
+        seen: list[bytes] = []
+
+        async def reader() -> None:
+            seen.append(await b.venus.read(opened.handle, 0, 100))
+
+        nursery.start_soon(reader)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == []
+        sink.write(b"whole file")
+        short.settle()
+        goes_on.set()
+        await until(lambda: bool(seen))
+        assert seen == [b"whole file"]
+        await b.venus.release(opened.handle)
