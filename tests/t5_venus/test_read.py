@@ -106,7 +106,7 @@ async def test_restart_revalidates_a_large_directory_in_batches_to_its_end(
             await a.look(f"{ROOT}/d/{number}")
         counted = w.realm.counted()
         assert counted[GetAttr.OPCODE] == 0, counted
-        assert counted[ValidateAttrs.OPCODE] <= 15, counted
+        assert counted[ValidateAttrs.OPCODE] <= 20, counted  # ten, and what looking ahead splits
 
 
 async def test_held_promises_cost_no_calls(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
