@@ -8,6 +8,9 @@ otherwise, as vice.md §7.2 translates it.
 """
 
 from collections.abc import Sequence
+from math import inf
+
+import trio
 
 from realmfs.realms import reading, updating, volumecalls
 from realmfs.realms.context import Context
@@ -40,6 +43,16 @@ class Group:
     def slots_up(self) -> tuple[int, ...]:
         """The slots of servers not known to be down."""
         return tuple(replica.slot for replica in self.core.replicas if replica.server.available)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from that server, of those not known to be down, that is quiet longest.
+
+        A server that cannot call back gives up its promises unheard; this bounds how long ago that may be.
+        """
+        now = trio.current_time()
+        heard = (replica.server.last_heard for replica in self.core.replicas if replica.server.available)
+        return max((now - time if time is not None else inf for time in heard), default=inf)
 
     # objects
 

@@ -4,9 +4,11 @@ A reference server that has to roll back a batch with a creation in it does not 
 gets the same batch, and once they are restarted they get it again. So what they would refuse is looked for
 here, in directories that are certainly theirs:
 
-    promise of the directory holds     what is cached is what the servers have, with our changes: the
-                                       operation was checked against it already
-    it does not                        the directory is fetched, and the batch replayed on its names
+    promise holds, servers heard of lately    what is cached is what the servers have, with our changes: the
+                                              operation was checked against it already
+    promise holds                             so it is if the servers have our version. They may have been cut
+                                              off, and have given up calling us back
+    neither                                   the directory is fetched, and the batch replayed on its names
 
 What comes between this look and the call is not seen: that is as long as one round trip.
 """
@@ -22,6 +24,8 @@ from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Create, Link, MakeDir, Remove, RemoveDir, Rename, SymLink
 from realmfs.vice.types import Fid
+
+LATELY = 2.0  # seconds; servers try for longer than that to call back
 
 Names = dict[bytes, Fid]
 _MAKES = (Create, MakeDir, SymLink)
@@ -42,11 +46,9 @@ async def refusal(
         for parent in _parents(record):
             if parent in directories:
                 continue
-            if parent in made or _is_certain(volume, parent):
-                directories[parent] = None
-                continue
             try:
-                directories[parent] = await _names(core.group(volume), parent, uid)
+                certain = parent in made or await _is_certain(core.group(volume), volume, parent, uid)
+                directories[parent] = None if certain else await _names(core.group(volume), parent, uid)
             except CodaError as error:
                 if error.code not in (Code.ENOENT, Code.VNOVNODE):
                     raise
@@ -65,9 +67,11 @@ def _parents(record: AnyRecord) -> tuple[Fid, ...]:
     return ()
 
 
-def _is_certain(volume: VolumeState, fid: Fid) -> bool:
+async def _is_certain(group: Group, volume: VolumeState, fid: Fid, uid: int) -> bool:
     node = volume.nodes.get(fid[1:])
-    return node is not None and node.promise == node.sample()
+    if node is None or node.promise != node.sample():
+        return False
+    return group.silence < LATELY or node.same_version((await group.get_attr(fid, uid)).status.vv)
 
 
 async def _names(group: Group, fid: Fid, uid: int) -> Names:

@@ -218,6 +218,48 @@ async def test_a_refused_change_is_shown_and_holds_back_the_rest(
         assert {call.kwargs["limit"] for call in looks.call_args_list} == {1}
 
 
+@pytest.mark.parametrize("how", ["offline", "lost on its way", "cut off unnoticed"])
+async def test_a_name_taken_meanwhile_is_found_before_it_kills_the_servers(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, how: str
+) -> None:
+    """Reference servers do not survive the roll-back of a creation (venus/certify.py)."""
+    async with world(tmp_path) as w:
+        a, b = await w.client(own_servers=False), await w.client()
+        await a.ls(ROOT)
+        if how == "offline":
+            a.offline()
+        elif how == "lost on its way":
+            w.net.tap = lambda datagram, sender, receiver: sender[0] != a.host or not frozen(a)
+        else:  # the server breaks its promise, in vain, while we ask nothing
+            w.net.tap = lambda datagram, sender, receiver: a.host not in (sender[0], receiver[0])
+            await b.mkdir(f"{ROOT}/same")
+            await b.drained()
+            w.net.tap = None
+        await a.mkdir(f"{ROOT}/before")
+        await a.mkdir(f"{ROOT}/same")
+        if how != "cut off unnoticed":
+            await until(lambda: frozen(a) == (how == "lost on its way"))
+            await b.mkdir(f"{ROOT}/same")
+            await b.drained()
+            await trio.sleep(60)
+        w.net.tap = None
+        w.realm.counted()
+        a.online()
+        await until(lambda: a.pending == 1)
+        await trio.sleep(60)
+        assert w.realm.counted()[Reintegrate.OPCODE] <= 1, "for what comes before it"
+        (key,) = a.cache.log.volumes()
+        (entry,) = a.cache.log.entries(key)
+        assert entry.state & State.BLOCKED
+        assert entry.reason == Code.EEXIST
+        assert await b.ls(ROOT) == ["before", "same"]
+
+
+def frozen(client: Client) -> bool:
+    """Tell whether anything of the client's log has been frozen for sending."""
+    return any(entry.frozen for key in client.cache.log.volumes() for entry in client.cache.log.entries(key))
+
+
 async def test_two_clients_fill_one_directory_at_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path, latency=0.01) as w:
         a, b = await w.client(), await w.client()
