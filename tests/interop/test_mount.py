@@ -2,9 +2,11 @@
 
 import random
 import secrets
+from functools import partial
 
 import pytest
 
+from bench.rig import Rig
 from tests.interop.nodes import Place, seconds_until
 
 VISIBLE_WITHIN = 1.0
@@ -87,6 +89,48 @@ def test_a_change_made_there_shows_here_within_a_second(ours: Place, written: tu
     print(f"the new name showed after {spent:.2f} s")
 
 
+def test_large_and_many_files_written_here_are_the_same_there(ours: Place, alice: Place, public: str) -> None:
+    here, there = ours.below(public), alice.below(public)
+    here.run("sh", "-c", "head -c 31457280 /dev/urandom > large; mkdir many")
+    here.run("sh", "-c", "cd many; for i in $(seq 300); do echo $i > f$i; done; mv f1 g1; rm f2; ln f3 h3")
+    sums = ("sh", "-c", "find . -type f -print0 | sort -z | xargs -0 sha256sum")
+    wanted = here.run(*sums)
+    assert wanted.count("\n") == 301
+    seconds_until(lambda: there.exists() and there.run(*sums) == wanted, SENT_WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [("touch", 17), ("touch", 18), ("touch", 19), ("mkdir", 18), ("rm", 42), ("rmdir", 58), ("mv", 23)],
+)
+def test_names_of_every_length_leave_the_servers_alive(
+    rig: Rig, ours: Place, alice: Place, public: str, step: str, name: int
+) -> None:
+    """Some lengths kill reference servers at the next change of the directory (vice/detours.py)."""
+    here, there = ours.below(public), alice.below(public)
+    first, long = ("mkdir" if step == "rmdir" else "touch"), "n" * name
+    script = f"{step} {long}" if step in ("touch", "mkdir") else f"{first} {long}; {step} {long}"
+    here.run("sh", "-c", f"{script} x" if step == "mv" else script)
+    for later in ("one", "two"):
+        here.run("touch", later)
+        seconds_until(partial(_has, there, later), SENT_WITHIN)
+    assert there.names() == here.names()
+    assert rig.missing() is None
+
+
+def test_both_clients_change_different_names_of_one_directory(ours: Place, alice: Place, public: str) -> None:
+    here, there = ours.below(public), alice.below(public)
+    seconds_until(there.exists, SENT_WITHIN)
+    for round_ in range(3):
+        here.run("sh", "-c", f"for i in 1 2 3; do echo o > o{round_}$i; mv o{round_}$i p{round_}$i; done")
+        there.run("sh", "-c", f"for i in 1 2 3; do echo t > t{round_}$i; mv t{round_}$i u{round_}$i; done")
+        there.integrate()
+    wanted = sorted(f"{kind}{round_}{i}" for kind in "pu" for round_ in range(3) for i in (1, 2, 3))
+    seconds_until(lambda: here.names() == wanted, VISIBLE_WITHIN)
+    seconds_until(lambda: _names(there) == wanted, SENT_WITHIN)
+    assert there.run("find", ".", "-type", "l") == "", "no conflict"
+
+
 def test_nobody_may_write_where_only_alice_may(ours: Place) -> None:
     with pytest.raises(Exception, match="Permission denied"):
         ours.run("mkdir", f"alice/{secrets.token_hex(4)}")
@@ -95,6 +139,10 @@ def test_nobody_may_write_where_only_alice_may(ours: Place) -> None:
 def _same(place: Place, name: str, data: bytes) -> bool:
     """Tell whether the file is there with these bytes; a client that does not see it yet fails to read it."""
     return name in _names(place) and place.read(name) == data
+
+
+def _has(place: Place, name: str) -> bool:
+    return name in _names(place)
 
 
 def _names(place: Place) -> list[str]:
