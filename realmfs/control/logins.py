@@ -32,6 +32,7 @@ _KINDS = {
     Refusal.UNKNOWN_USER: (Kind.UNAUTHENTICATED, errno.EACCES),
     Refusal.DENIED: (Kind.UNAUTHENTICATED, errno.EPERM),
     Refusal.NO_SERVER: (Kind.UNREACHABLE, errno.ETIMEDOUT),
+    Refusal.BUSY: (Kind.UNREACHABLE, errno.EBUSY),
     Refusal.READ_ONLY: (Kind.FAILED, errno.EROFS),
     Refusal.BAD_KEY: (Kind.FAILED, errno.EINVAL),
     Refusal.FAILED: (Kind.FAILED, errno.EIO),

@@ -3,11 +3,15 @@
 The password is proved in the bind itself; it never travels. What can come of a bind at one server:
 
     it answers in clear: refused ────► no such user there, or the account is closed      final
-    it answers under another key ────► wrong password, most likely: a stranger can forge
-                                       such a packet, and a replica may not have heard of
-                                       a new password yet               others are asked, briefly
-    it is silent ────────────────────► not there                        the next is asked
+    it answers under another key ────► the password is wrong, most likely                final
+    it says that it is busy ─────────► it is waiting for somebody else's handshake       the next is asked
+    it is silent ────────────────────► not there                                         the next is asked
     bound ───────────────────────────► the calls
+
+The reference's auth2 has one worker. A handshake with a wrong password keeps it waiting for our next packet,
+which cannot come, and meanwhile everybody is told BUSY, for a minute or more. So a wrong password is shown to
+one server only, though a replica that has not heard of a new password yet, or a forged packet, may make it
+look wrong; the next attempt goes to whichever answers first.
 
 Each server is bound once, one a little after the other, so that a silent one holds nobody up; the first that
 lets us in serves. Only one of a realm's servers takes changes; the others answer READONLY, and the next is
@@ -27,7 +31,7 @@ import trio
 from realmfs.realms.lookup import RootServer, in_order
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.endpoint import Connection, Endpoint
-from realmfs.rpc2.errors import BadPacket, RpcError, WrongSecret
+from realmfs.rpc2.errors import BadPacket, RpcError, StaysBusy, WrongSecret
 from realmfs.rpc2.service import Credentials, Level
 from realmfs.vice.auth import (
     AUTH_SUBSYSTEM,
@@ -52,10 +56,11 @@ MAX_USER = 64
 """Bytes of a user's name that are sent; the reference's tools stop at 20 characters."""
 CONTACT = 4.0
 """Seconds for a server to answer a bind, and again for each call."""
-STAGGER = 0.4
-"""Seconds before the next server is bound beside one that has not answered."""
-DOUBT = 1.5
-"""Seconds for all other servers together once one has called the password wrong."""
+STAGGER = 1.0
+"""Seconds before the next server is bound beside one that has not answered.
+
+Long enough that a wrong password costs one server only, see above.
+"""
 _GOOD_BYE = 1.0
 
 
@@ -65,6 +70,7 @@ class Refusal(enum.Enum):
     WRONG_PASSWORD = "the password is wrong"
     UNKNOWN_USER = "no server knows this user, or the account is closed"
     NO_SERVER = "no login server answers"
+    BUSY = "the login servers are busy, as they are for some minutes after a wrong password: try again then"
     READ_ONLY = "only servers answer that take no changes"
     DENIED = "only the user himself and administrators may do that"
     BAD_KEY = "the servers cannot store this password: choose another"
@@ -79,9 +85,9 @@ class LoginError(Exception):
         self.refusal = refusal
 
 
-FINAL = (Refusal.UNKNOWN_USER, Refusal.DENIED, Refusal.BAD_KEY)
-"""What no other server would answer otherwise."""
-TELLING = (*FINAL, Refusal.FAILED, Refusal.READ_ONLY, Refusal.WRONG_PASSWORD, Refusal.NO_SERVER)
+FINAL = (Refusal.UNKNOWN_USER, Refusal.WRONG_PASSWORD, Refusal.DENIED, Refusal.BAD_KEY)
+"""After what no other server is asked."""
+TELLING = (*FINAL, Refusal.FAILED, Refusal.READ_ONLY, Refusal.BUSY, Refusal.NO_SERVER)
 """Of several servers' answers the first in this order is told."""
 _REFUSALS = {
     AuthCode.DENIED: Refusal.DENIED,
@@ -126,17 +132,14 @@ class LoginService:
         done: list[T] = []
         failures = [LoginError(Refusal.NO_SERVER)]
         async with self._binds() as binds:
-            with trio.CancelScope() as patience:
-                async for server, bound in binds:
-                    outcome = await _outcome(server, bound, work)
-                    if not isinstance(outcome, LoginError):
-                        done.append(outcome)
-                        break
-                    failures.append(outcome)
-                    if outcome.refusal is Refusal.WRONG_PASSWORD:
-                        patience.deadline = min(patience.deadline, trio.current_time() + DOUBT)
-                    elif outcome.refusal in FINAL:
-                        break
+            async for server, bound in binds:
+                outcome = await _outcome(server, bound, work)
+                if not isinstance(outcome, LoginError):
+                    done.append(outcome)
+                    break
+                failures.append(outcome)
+                if outcome.refusal in FINAL:
+                    break
         if done:
             return done[0]
         raise min(failures, key=lambda failure: TELLING.index(failure.refusal))
@@ -177,9 +180,7 @@ async def _outcome(
     """Return what came of a bind and of the work on the connection. Nothing is raised."""
     if isinstance(bound, RpcError):
         log.info("auth2 at %s: %s", server.name, bound)
-        if bound.code == Rpc2Code.NOTAUTHENTICATED:
-            return LoginError(Refusal.UNKNOWN_USER)
-        return LoginError(Refusal.WRONG_PASSWORD if isinstance(bound, WrongSecret) else Refusal.NO_SERVER)
+        return LoginError(_meaning(bound))
     try:
         result = await work(bound)
         await _say_good_bye(bound)
@@ -190,6 +191,15 @@ async def _outcome(
         return LoginError(Refusal.FAILED, f"{server.name}: {error}")
     finally:
         bound.close()
+
+
+def _meaning(error: RpcError) -> Refusal:
+    """Return what a failed bind says of the user or the server."""
+    if error.code == Rpc2Code.NOTAUTHENTICATED:
+        return Refusal.UNKNOWN_USER
+    if isinstance(error, WrongSecret):
+        return Refusal.WRONG_PASSWORD
+    return Refusal.BUSY if isinstance(error, StaysBusy) else Refusal.NO_SERVER
 
 
 async def _ask(connection: Connection, request: Request[Any]) -> bytes:

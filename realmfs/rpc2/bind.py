@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from realmfs.rpc2.call import ClientLink
 from realmfs.rpc2.codes import Rpc2Code
-from realmfs.rpc2.errors import BadPacket, RpcError, WrongSecret
+from realmfs.rpc2.errors import BadPacket, RpcError, StaysBusy, WrongSecret
 from realmfs.rpc2.events import BindDone
 from realmfs.rpc2.handshake import (
     OPCODE_OF_LEVEL,
@@ -170,13 +170,17 @@ class Binding(Link):
         if self._refusal is not None:
             self._end(self._refusal)
         elif now >= self._give_up or self._attempt >= self.hub.schedule.retries:
-            what = "no answer from {}:{}" if self._busy_wait == _BUSY_FIRST else "{}:{} stays busy"
-            silent = RpcError(Rpc2Code.NOBINDING, what.format(*self.peer))
-            self._end(silent if self._bad_seal_at is None else WrongSecret())
+            self._end(self._in_vain() if self._bad_seal_at is None else WrongSecret())
         else:
             self._attempt += 1
             self.hub.counters["retries"] += 1
             self._transmit(now)
+
+    def _in_vain(self) -> RpcError:
+        host, port = self.peer
+        if self._busy_wait == _BUSY_FIRST:
+            return RpcError(Rpc2Code.NOBINDING, f"no answer from {host}:{port}")
+        return StaysBusy(f"{host}:{port} stays busy")
 
     def abandon(self, error: RpcError) -> None:
         """End the bind with an error of ours."""

@@ -24,3 +24,10 @@ class WrongSecret(RpcError):  # noqa: N818  # what happened, in the user's words
 
     def __init__(self, text: str = "the server answers under another secret") -> None:
         super().__init__(Rpc2Code.NOBINDING, text)
+
+
+class StaysBusy(RpcError):  # noqa: N818  # as above
+    """No binding: the server is there, and had no time for us as long as we waited."""
+
+    def __init__(self, text: str = "the server stays busy") -> None:
+        super().__init__(Rpc2Code.NOBINDING, text)

@@ -9,7 +9,7 @@ from typing import Self
 from bench.rig import Rig, succeeds
 
 REALM = "rig.test"
-PASSWORDS = {"alice": "alicepw1", "bob": "bobpw123"}  # the rig's own, for tests only
+PASSWORDS = {"alice": "alicepw1", "bob": "bobpw123", "admin": "adminpw1"}  # the rig's own, for tests only
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """auth.md §1 to §3: logging in at real login servers on a fake network, and at those that misbehave."""
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -134,14 +135,23 @@ async def test_a_silent_server_holds_nobody_up(tmp_path: Path, autojump_clock: M
         assert trio.current_time() - start < 5
 
 
-async def test_a_replica_that_has_not_heard_of_a_new_password(
+async def test_a_wrong_password_is_shown_to_one_server_only(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with place(tmp_path) as here:
         here.stores[2].protection.set_key(here.ident("alice"), b"newpw\0\0\0")
-        token = await here.as_user("alice", "newpw").token()
-        assert token.clear.vice_id == here.ident("alice")
-        assert here.servers[2].asked
+        heard: Counter[str] = Counter()
+
+        def tap(datagram: bytes, sender: tuple[str, int], receiver: tuple[str, int]) -> bool:
+            heard[receiver[0]] += 1
+            return True
+
+        here.net.tap = tap
+        assert await refusal_of(here.as_user("alice", "newpw")) is Refusal.WRONG_PASSWORD
+        assert not heard[HOSTS[1]], "one server only is kept waiting by it"
+        here.net.partition(HOSTS[0])
+        here.net.partition(HOSTS[1])
+        assert (await here.as_user("alice", "newpw").token()).clear.vice_id == here.ident("alice")
 
 
 async def test_a_server_that_fails_or_talks_nonsense_is_passed_over(
