@@ -27,8 +27,26 @@ _TELLING = {Kind.UNREACHABLE: Exit.UNREACHABLE, Kind.UNAUTHENTICATED: Exit.UNAUT
 
 def user_and_realm(client: Client, who: str | None) -> tuple[str, str]:
     """Split USER@REALM at its last @. Missing parts are the local user's name, and the only realm known."""
-    user, _, realm = (who or "").rpartition("@") if "@" in (who or "") else (who or "", "", "")
-    return user or getpass.getuser(), realm or _only_realm(client)
+    user, realm = split(who)
+    return user or _own_name(), realm or _only_realm(client)
+
+
+def realm_of(client: Client, who: str | None) -> str:
+    """Return the realm of USER@REALM; by default the only one known."""
+    return split(who)[1] or _only_realm(client)
+
+
+def split(who: str | None) -> tuple[str, str]:
+    """Return user and realm, either of which may be empty; no @ leaves the realm out."""
+    user, at, realm = (who or "").rpartition("@")
+    return (user, realm) if at else (realm, "")
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise Failure("you have no name on this machine. Say who: USER@REALM", Exit.USAGE) from None
 
 
 def _only_realm(client: Client) -> str:

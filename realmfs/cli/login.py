@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from realmfs.cli.credentials import ask_password, plainly, user_and_realm, write_private
+from realmfs.cli.credentials import ask_password, plainly, realm_of, user_and_realm, write_private
 from realmfs.cli.daemon import with_daemon
 from realmfs.cli.show import age
 from realmfs.control.client import Client
@@ -25,11 +25,12 @@ def command(client: Client, who: str | None, from_file: Path | None, to_file: Pa
     terminal; if standard input is none, it is its first line. The login holds for 25 hours.
     """
     with plainly():
-        user, realm = user_and_realm(client, who)
         if from_file is not None:
+            realm = realm_of(client, who)
             contents = from_file.read_text(encoding="ascii", errors="replace")
             info = client.call("tokens.set", realm=realm, contents=contents)
         else:
+            user, realm = user_and_realm(client, who)
             password = ask_password(f"Password of {user}@{realm}")
             info = client.call("tokens.login", realm=realm, user=user, password=password)
         if to_file is not None:

@@ -9,9 +9,10 @@ The password is proved in the bind itself; it never travels. What can come of a 
     bound ───────────────────────────► the calls
 
 The reference's auth2 has one worker. A handshake with a wrong password keeps it waiting for our next packet,
-which cannot come, and meanwhile everybody is told BUSY, for a minute or more. So a wrong password is shown to
-one server only, though a replica that has not heard of a new password yet, or a forged packet, may make it
-look wrong; the next attempt goes to whichever answers first.
+which cannot come, and meanwhile everybody is told BUSY. Some 12 s of silence end that; whoever asks on, also
+from another port, makes it last (seen with 8.1.7: over 90 s). So a wrong password is shown to one server
+only, though a replica that has not heard of a new password yet, or a forged packet, may make it look wrong;
+the next attempt goes to whichever answers first.
 
 Each server is bound once, one a little after the other, so that a silent one holds nobody up; the first that
 lets us in serves. Only one of a realm's servers takes changes; the others answer READONLY, and the next is
@@ -70,7 +71,7 @@ class Refusal(enum.Enum):
     WRONG_PASSWORD = "the password is wrong"
     UNKNOWN_USER = "no server knows this user, or the account is closed"
     NO_SERVER = "no login server answers"
-    BUSY = "the login servers are busy, as they are for some minutes after a wrong password: try again then"
+    BUSY = "the login servers are busy, as after a wrong password: try again in a quarter of a minute"
     READ_ONLY = "only servers answer that take no changes"
     DENIED = "only the user himself and administrators may do that"
     BAD_KEY = "the servers cannot store this password: choose another"
