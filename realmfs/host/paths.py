@@ -57,7 +57,10 @@ def safe_directory(path: Path, *, shared: bool = False) -> Path:
     by itself. Only where others could exchange what we put there, as below /tmp they could with a directory
     made beforehand in our name, we refuse. Raises OSError.
     """
-    path.mkdir(mode=0o755 if shared else 0o700, parents=True, exist_ok=True)
+    missing = not path.exists()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if missing and shared:
+        path.chmod(0o755)  # whatever the umask: the daemon's lets nobody pass
     found = path.stat()
     if path.lstat().st_uid not in (0, os.geteuid()):  # a link may lead to it, but not anybody's
         raise PermissionError(13, "belongs to somebody else", str(path))

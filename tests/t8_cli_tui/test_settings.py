@@ -122,3 +122,14 @@ def test_the_reference_page_lists_every_setting() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     for key in KEYS:
         assert any(f"`{key.name}`" in row and key.meaning in row and key.default in row for row in rows), key
+
+
+def test_a_shared_directory_lets_others_pass_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = safe_directory(tmp_path / "shared", shared=True)
+        private = safe_directory(tmp_path / "private")
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o755
+    assert private.stat().st_mode & 0o777 == 0o700
