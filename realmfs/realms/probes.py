@@ -58,8 +58,10 @@ class Prober:
         for server in servers:
             if not self._context.online:
                 continue
-            if server.probes.is_due(now):
-                self._context.background(("probe", server), partial(self._probe, server))
+            if server.probes.is_due(now) and not self._context.background(
+                ("probe", server), partial(self._probe, server)
+            ):
+                server.probes.now()  # one that began earlier says nothing about now
             if server.probes.is_silent(now):
                 self._context.background(("probe", server), partial(self._check, server))
 

@@ -46,7 +46,8 @@ class Schedule:
         self._next = trio.current_time() + pause
 
     def now(self) -> None:
-        """Something says that a probe at once is worth it."""
+        """Something says that a probe at once is worth it, and if it fails more of them soon."""
+        self._down_pause = FIRST_REPROBE
         self._next = trio.current_time()
 
     def is_due(self, now: float) -> bool:

@@ -13,6 +13,7 @@ from realmfs.cache.errors import CacheFull
 from realmfs.cache.inodes import ROOT_NUMBER
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER
+from realmfs.venus.authors import Authors
 from realmfs.venus.events import CallMade, Conflict, EventStream, Replaced
 from realmfs.venus.face import KernelNotifier
 from realmfs.venus.flights import Flights
@@ -36,6 +37,7 @@ class Core:
         self.events = EventStream()
         self.flights = Flights()
         self.volumes = Volumes(cache)
+        self.authors = Authors(cache, self.volumes, self.events, settings.patience)
         self.nodes = Nodes(cache, settings.objects_in_memory, self.volumes.by_key, self._left_memory)
         self.kernel: KernelNotifier | None = None
         self.top = self._make_top()

@@ -148,6 +148,30 @@ class VolumeChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LogHeld(Event):
+    """A change of `uid` was refused: the changes of another author wait in the volume, and why they do.
+
+    `identity` is whom the servers take the holder for, "" nobody.
+    """
+
+    kind: ClassVar[str] = "volstate"
+    volume: str
+    realm: str
+    uid: int
+    holder: int
+    identity: str
+    reason: str
+
+    def text(self) -> str:
+        """`volume@realm holds changes of uid 1000 as nobody (they wait for tokens); uid 7 must wait`."""
+        why = f" (they wait for {self.reason})" if self.reason else ""
+        return (
+            f"{self.volume}@{self.realm} holds changes of uid {self.holder} as {self.identity or 'nobody'}"
+            f"{why}; uid {self.uid} must wait"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict(Event):
     """Servers disagree about an object, or refuse a change made here."""
 

@@ -225,6 +225,8 @@ class Files:
     async def _writable(self, node: Node, caller: Caller, *, empty: bool = False) -> Container:
         """Return the node's container, whole, writable, and nobody else's."""
         node.require_current()
+        if not self._is_written(node) and not node.gone:
+            await self._core.authors.turn(node.volume, caller)
         key = ("writable", node.ino)
         while True:
             await self._core.flights.wait(key)  # it may say so already and still be on its way to the disk

@@ -78,10 +78,10 @@ class Operation(ABC):
         """Do it. Raises CodaError or OSError (ENOSPC), and then nothing has been changed."""
         core = self.core
         for _ in range(ROUNDS):
-            await self.turn()
+            await core.authors.turn(self.volume, self.caller)
             await self.prepare()
             await core.room(objects=self.new_objects, records=self.new_records)
-            if self.ready() and self._is_our_turn():
+            if self.ready() and core.authors.is_turn(self.volume, self.caller):
                 break
         else:
             raise CodaError(Code.EWOULDBLOCK, "what it rests on changes all the time")
@@ -115,17 +115,6 @@ class Operation(ABC):
         """Tell the kernel about a change that did not come from there."""
         return
 
-    # -- turns: all records of a volume's log have one author (reintegration.md §1.5) ------------------
-
-    async def turn(self) -> None:
-        """Wait until no records of another user are pending in the volume."""
-        while not self._is_our_turn():
-            await self.volume.drained.park()
-
-    def _is_our_turn(self) -> bool:
-        owner = self.core.cache.log.owner(self.volume.key)
-        return owner is None or owner[0] == self.caller.uid
-
     # -- the log; inside a transaction -----------------------------------------------------------------
 
     def log(
@@ -139,6 +128,7 @@ class Operation(ABC):
     ) -> None:
         """Cancel what the record makes pointless, and log it unless that leaves nothing to do."""
         target = objects[0]
+        author = self.caller.uid, self.core.authors.identity(self.volume, self.caller)
         waiting = {entry.sequence: (entry, role) for entry, role in self.core.cache.log.about(target.ino)}
         past = [
             Past(
@@ -146,7 +136,7 @@ class Operation(ABC):
                 entry.opcode,
                 bool(role & Role.OBJECT),
                 frozen=entry.frozen,
-                blocked=bool(entry.state & State.BLOCKED),
+                blocked=bool(entry.state & State.BLOCKED) or (entry.uid, entry.identity) != author,
             )
             for number, (entry, role) in sorted(waiting.items())
         ]
@@ -154,30 +144,29 @@ class Operation(ABC):
         removal = isinstance(record, Remove | RemoveDir)
         steps = (record,) if self.core.settings.own_servers else detours.steps(record)
         if todo.log and removal:  # first: an object that nothing is about would go
-            self._append(steps, objects, parents, contents)
+            self._append(steps, author, objects, parents, contents)
         for sequence in todo.cancel:
             self._cleaned(self.core.cache.log.cancel(waiting[sequence][0]))
         if todo.log and not removal:
-            self._append(steps, objects, parents, contents)
+            self._append(steps, author, objects, parents, contents)
 
     def _append(
         self,
         records: Sequence[AnyRecord],
+        author: tuple[int, str],
         objects: Sequence[Node],
         parents: Sequence[Node],
         contents: Container | None,
     ) -> None:
         core = self.core
-        # What follows changes that wait for a login waits with them.
-        owner = core.cache.log.owner(self.volume.key)
-        identity = core.volumes.identity(self.volume, self.caller.uid) or (owner[1] if owner else "")
+        uid, identity = author
         for record in records:
             packer = Packer()
             record.pack_into(packer)
             core.cache.log.append(
                 self.volume.key,
                 packer.done(),
-                uid=self.caller.uid,
+                uid=uid,
                 identity=identity,
                 time=self.now,
                 objects=[node.ino for node in objects],

@@ -41,9 +41,7 @@ class _Removal(Operation):
         if node.conflict:
             raise CodaError(Code.EINCONS, node.label)
         if may_be_mount_link(node):
-            raise CodaError(
-                Code.EACCES, f"{node.label} is a mount link: `realmfs mountpoint remove` removes it"
-            )
+            raise CodaError(Code.EACCES, f"{node.label} is a mount link: only administrators remove those")
         if directory and not node.is_directory:
             raise CodaError(Code.ENOTDIR, node.label)
         if not directory and node.is_directory:
