@@ -167,7 +167,7 @@ class HalfOpen(Link):
         link.host.last_heard = now
         if not self._repeats:
             link.host.sample(now - self._began)
-        link.send_init4(pack_init4(first), header, now)
+        link.send_init4(pack_init4(first, identity.uniquefier), header, now)
         self.hub.events.append(Accepted(link))
 
     def on_timer(self, now: float) -> None:

@@ -44,6 +44,11 @@ from realmfs.rpc2.service import Address, Credentials, Level
 _DOUBT = 0.05
 """How long a plain refusal waits for something better, in seconds."""
 
+_XOR_ONLY = (
+    "the server offers only the old XOR encryption, which protects nothing, so it is refused. "
+    "Cure: a release of Coda on the server whose RPC2 knows AES, as 8.x does"
+)
+
 _BUSY_SEQUENCE = WORD
 _BUSY_FIRST, _BUSY_LONGEST = 0.02, 1.0
 """How long a server that had no worker free is left alone, in seconds: doubled each time."""
@@ -102,9 +107,7 @@ class Binding(Link):
         elif header.opcode == Op.INIT2 and header.return_code not in {Rpc2Code.SUCCESS, Rpc2Code.OLDVERSION}:
             self._refused(RpcError(header.return_code, "the server refuses this bind"), now)
         elif header.opcode == Op.INIT2:
-            self._refused(
-                RpcError(Rpc2Code.OLDVERSION, "the server speaks only the old handshake (XOR)"), now
-            )
+            self._refused(RpcError(Rpc2Code.OLDVERSION, _XOR_ONLY), now)
 
     def receive(self, header: Header, body: bytes, now: float) -> None:
         """Take INIT2, INIT4 or BUSY. Raises BadPacket."""
@@ -148,7 +151,7 @@ class Binding(Link):
         if header.return_code:
             self._end(RpcError(header.return_code, "the server refuses this bind"))
             return
-        first = unpack_init4(body)
+        first, ours = unpack_init4(body, self.identity.uniquefier)
         self.drop()
         self.sample(header.timestamp, now)
         assert self.sealer is not None
@@ -161,6 +164,7 @@ class Binding(Link):
             first,
             side_effects=self._side_effects,
         )
+        link.ours = ours
         self.hub.events.append(BindDone(self, link))
 
     # Time

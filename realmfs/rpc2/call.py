@@ -47,6 +47,8 @@ class ClientLink(FileLink):
     ) -> None:
         super().__init__(hub, peer, identity, opener, sealer, side_effects=side_effects)
         self.usable = True
+        self.ours = False
+        """Whether the server runs this very program (`handshake`)."""
         self.calling = False
         self._sequence = sequence
         self._announced = not side_effects

@@ -35,7 +35,7 @@ from realmfs.rpc2.link import Link
 from realmfs.rpc2.parameters import HEADER_SIZE, Limits, SftpParameters, Timers
 from realmfs.rpc2.reception import Policy, Reception, serve_nobody
 from realmfs.rpc2.secure import BadSeal
-from realmfs.rpc2.service import Address, Credentials
+from realmfs.rpc2.service import Address, Credentials, TunnelAddress
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,7 @@ class Core:
 
     def _heard(self, link: Link, sender: Address, now: float) -> None:
         if sender != link.peer:
+            _check_way(link, sender)
             link.follow(sender)
         link.host.last_heard = now
 
@@ -137,6 +138,8 @@ class Core:
             if header.opcode in LEVEL_OF_OPCODE and header.remote == 0:
                 self._reception.receive_init1(header, body, sender, now)
             elif (link := self.hub.links.get(header.remote)) is not None:
+                if sender != link.peer:
+                    _check_way(link, sender)
                 link.receive_plain(header, body, now)
             elif header.opcode != Op.NAKED:
                 self._nak(header.local, sender, sftp=False)
@@ -179,3 +182,12 @@ class Core:
         """Drop everything; calls that wait fail."""
         for link in list(self.hub.links.values()):
             link.abandon(RpcError(Rpc2Code.DEAD, "the endpoint is closed"))
+
+
+def _check_way(link: Link, sender: Address) -> None:
+    """Raise BadPacket for a packet that comes past a tunnel, or out of a strange one.
+
+    Peers on UDP may change their address; what belongs into a tunnel never leaves it.
+    """
+    if isinstance(sender, TunnelAddress) or isinstance(link.peer, TunnelAddress):
+        raise BadPacket("a packet that came another way than its connection")

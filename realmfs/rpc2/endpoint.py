@@ -11,7 +11,7 @@ a task of its own, inside a cancel scope that ends with its connection.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 
 import trio
@@ -19,7 +19,7 @@ import trio
 from realmfs.rpc2.call import ClientLink
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.core import Core
-from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.errors import BrokenTunnel, RpcError
 from realmfs.rpc2.events import Accepted, Arrived, BindDone, CallDone, Event, Gone, Moved
 from realmfs.rpc2.handlers import Handlers
 from realmfs.rpc2.link import Link
@@ -31,8 +31,10 @@ from realmfs.rpc2.service import (
     Reply,
     Service,
     Transport,
+    TunnelAddress,
 )
 from realmfs.rpc2.transfer import Sink, Source
+from realmfs.rpc2.tunnel import Tunnel
 from realmfs.rpc2.udp import UdpTransport, udp_transport
 
 __all__ = ["Connection", "Endpoint", "UdpTransport", "udp_transport"]
@@ -55,6 +57,11 @@ class Connection:
     def usable(self) -> bool:
         """False after any RpcError, a fatal return code, a cancelled call or `close`."""
         return self._link.usable
+
+    @property
+    def ours(self) -> bool:
+        """Whether the server runs realmfs, too: it said so, in a packet that only it can have sealed."""
+        return self._link.ours
 
     async def call(
         self,
@@ -117,6 +124,8 @@ class Endpoint:
         self._results: dict[Link, object] = {}
         self._nursery: trio.Nursery | None = None
         self._alarm = trio.CancelScope()
+        self._tunnels: dict[Address, Tunnel] = {}
+        self._barred: set[Address] = set()
 
     @property
     def address(self) -> Address:
@@ -141,6 +150,8 @@ class Endpoint:
     async def _receive_forever(self) -> None:
         while True:
             datagrams = await self._transport.receive()
+            if self._barred:
+                datagrams = [each for each in datagrams if each[1] not in self._barred]
             self._core.receive(datagrams, trio.current_time())
             self.settle()
 
@@ -161,10 +172,20 @@ class Endpoint:
         for peer, datagrams in outbox:
             hub.counters["packets_out"] += len(datagrams)
             hub.counters["bytes_out"] += sum(map(len, datagrams))
-            self._transport.send(datagrams, peer)
+            self._send(datagrams, peer)
         next_time = hub.timers.next()
         if next_time < self._alarm.deadline:
             self._alarm.deadline = next_time
+
+    def _send(self, datagrams: Sequence[bytes], peer: Address) -> None:
+        """Send the way that leads to a peer. What belongs into a tunnel that is gone goes nowhere."""
+        tunnel = self._tunnels.get(peer)
+        if tunnel is not None:
+            tunnel.send(datagrams, peer)
+        elif isinstance(peer, TunnelAddress) or peer in self._barred:
+            self._core.hub.counters["kept_off_udp"] += len(datagrams)
+        else:
+            self._transport.send(datagrams, peer)
 
     def _react(self, event: Event) -> None:
         match event:
@@ -261,7 +282,45 @@ class Endpoint:
         host = self._core.hub.known_host(peer)
         return LinkEstimate(None, None) if host is None else host.estimate
 
+    # Tunnels
+
+    async def carry(self, tunnel: Tunnel) -> str:
+        """Carry the packets of a tunnel until it breaks; return how that came. Closes it.
+
+        While this runs its peer can be bound, and may bind to us. At the end all connections from and to it
+        are dropped; calls on them fail with DEAD.
+        """
+        self._tunnels[tunnel.peer] = tunnel
+        reason = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tunnel.write_forever)
+                while True:
+                    self._core.receive(await tunnel.receive(), trio.current_time())
+                    self.settle()
+        except* BrokenTunnel as errors:
+            reason = str(_first(errors))
+        finally:
+            del self._tunnels[tunnel.peer]
+            tunnel.close()
+            self.forget_peer(tunnel.peer)
+            with trio.CancelScope(shield=True):
+                await tunnel.aclose()
+        return reason
+
+    def bar_from_udp(self, address: Address) -> None:
+        """From now on send nothing to an address by UDP, and take nothing from it: it is for tunnels only."""
+        self._barred.add(address)
+
     def forget_peer(self, peer: Address) -> None:
         """Drop every connection from and to a peer; calls on them fail with DEAD."""
         self._core.forget_peer(peer)
         self.settle()
+
+
+def _first(errors: BaseExceptionGroup[BrokenTunnel]) -> BaseException:
+    """Return the first error in nested groups."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -31,3 +31,17 @@ class StaysBusy(RpcError):  # noqa: N818  # as above
 
     def __init__(self, text: str = "the server stays busy") -> None:
         super().__init__(Rpc2Code.NOBINDING, text)
+
+
+class BrokenTunnel(RpcError):  # noqa: N818  # as above
+    """A TLS tunnel could not be made, or has ended (sftp.md §15)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Rpc2Code.NOBINDING, text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class BadCertificate(BrokenTunnel):
+    """The server does not prove that it is who it should be; going on without TLS would be no better."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.header import SFTP_ACK, SFTP_DATA, SFTP_START
 from realmfs.rpc2.hub import Hub
@@ -39,9 +41,9 @@ class FileLink(Link):
         self.sftp_heard = 0.0
         self._touched = False
 
+    @abstractmethod
     def transfer_done(self, now: float) -> None:
         """Learn that the transfer has ended, well or not."""
-        raise NotImplementedError
 
     def receive_sftp(self, words: Words, packet: bytes, now: float) -> None:
         """Give a packet to the transfer that it belongs to; packets of earlier calls are late copies."""
@@ -68,9 +70,9 @@ class FileLink(Link):
             self.transfer.end_of_burst(now)
         self.arm()
 
+    @abstractmethod
     def arm(self) -> None:
         """Set the deadline to the nearest of all that the connection waits for."""
-        raise NotImplementedError
 
     @property
     def worn_out(self) -> bool:

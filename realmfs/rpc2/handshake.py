@@ -29,7 +29,10 @@ LEVEL_OF_OPCODE = {int(opcode): level for level, opcode in OPCODE_OF_LEVEL.items
 
 _INIT1 = struct.Struct(">5I4x4s92x4xII4x96s")
 _KEY_OFFER = struct.Struct(">3I")
-_INIT4 = struct.Struct(">I8s12x")
+_INIT4 = struct.Struct(">I8s8sI")
+_MARK = b"realmfs\1"
+"""In INIT4, in bytes that others leave to chance: a server of our own kind, version 1. The uniquefier of the
+bind follows, so that a mark which lies about in a reference server's buffer is not taken for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +115,14 @@ class KeyOffer:
         return cls(version, auth, cipher, body[_KEY_OFFER.size :])
 
 
-def pack_init4(first_sequence: int) -> bytes:
+def pack_init4(first_sequence: int, uniquefier: int) -> bytes:
     """Return the body of INIT4; its session key is a relic, and zero."""
-    return _INIT4.pack(first_sequence, bytes(8))
+    return _INIT4.pack(first_sequence, bytes(8), _MARK, uniquefier)
 
 
-def unpack_init4(body: bytes) -> int:
-    """Return the sequence number of the first request. Raises BadPacket."""
+def unpack_init4(body: bytes, uniquefier: int) -> tuple[int, bool]:
+    """Return the number of the first request, and whether the server is of our own kind. Raises BadPacket."""
     if len(body) < _INIT4.size:
         raise BadPacket("a short INIT4")
-    sequence: int = _INIT4.unpack_from(body)[0]
-    return sequence
+    sequence, _, mark, echo = _INIT4.unpack_from(body)
+    return sequence, mark == _MARK and echo == uniquefier

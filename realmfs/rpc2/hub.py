@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from realmfs.rpc2.estimate import Host
 from realmfs.rpc2.header import FIRST_HANDLE
 from realmfs.rpc2.parameters import Limits, SftpParameters, Timers
-from realmfs.rpc2.service import Address
+from realmfs.rpc2.service import Address, TunnelAddress
 from realmfs.rpc2.timers import TimerHeap
 
 if TYPE_CHECKING:
@@ -77,4 +77,6 @@ class Hub:
 
     def packet_size(self, peer: Address) -> int:
         """Return the size of packet, header included, that suits the way to a peer (`SftpParameters`)."""
+        if isinstance(peer, TunnelAddress):
+            return self.sftp.tunnel_packet_size
         return self.sftp.loopback_packet_size if peer[0].startswith("127.") else self.sftp.packet_size

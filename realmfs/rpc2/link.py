@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from realmfs.rpc2.errors import RpcError
@@ -53,9 +54,9 @@ class Link(Timed):
         self.sealer = sealer
         hub.links[identity.handle] = self
 
+    @abstractmethod
     def receive(self, header: Header, body: bytes, now: float) -> None:
         """Take an RPC2 packet."""
-        raise NotImplementedError
 
     def receive_sftp(self, words: Words, packet: bytes, now: float) -> None:
         """Take an SFTP packet; those of no transfer are ignored."""
@@ -69,9 +70,9 @@ class Link(Timed):
     def end_of_burst(self, now: float) -> None:
         """Learn that all packets which came together have been taken; only after `touch`."""
 
+    @abstractmethod
     def abandon(self, error: RpcError) -> None:
         """Close for a reason of ours; whoever waits here gets the error."""
-        raise NotImplementedError
 
     def follow(self, peer: Address) -> None:
         """Go on at another address, from which an authentic packet has come (rpc2.md §9)."""

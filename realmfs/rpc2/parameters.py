@@ -53,7 +53,7 @@ class SftpParameters:
     """How files move, as negotiated field by field (sftp.md §3). `packet_size` includes the 60-byte header.
 
     The packet size fits an Ethernet frame inside the secure layer; on the loopback interface
-    `loopback_packet_size` takes its place.
+    `loopback_packet_size` takes its place, in a tunnel, where each packet costs a TLS record, the largest.
     """
 
     window: int = 64
@@ -62,6 +62,7 @@ class SftpParameters:
     packet_size: int = 1438
     dup_threshold: int = 4
     loopback_packet_size: int = 2800
+    tunnel_packet_size: int = HEADER_SIZE + MAX_BODY
 
     def pack(self) -> bytes:
         """Return the block of 44 bytes."""

@@ -12,12 +12,31 @@ from realmfs.rpc2.transfer import Sink, Source
 Address = tuple[str, int]
 """IPv4 address as text, port."""
 
+
+class TunnelAddress(tuple[str, int]):
+    """The far end of one tunnel. It prints like any address and equals nothing but itself.
+
+    So a UDP socket at the same address and port is another peer, and so is the next tunnel from there.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 ANY_SUBSYSTEM = 0
 """To serve under this number takes binds to every subsystem that has no service of its own."""
 
 
 class Transport(Protocol):
-    """Something that carries datagrams: a UDP socket, a port of the fake network, later a tunnel.
+    """Something that carries datagrams: a UDP socket, a tunnel, a port of the fake network.
 
     `dropped` counts the datagrams that `send` could not get rid of.
     """

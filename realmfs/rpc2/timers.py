@@ -8,10 +8,11 @@ Only a deadline that moves forward costs a new entry; what it replaces is known 
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from math import inf
 
 
-class Timed:
+class Timed(ABC):
     """Something with a deadline."""
 
     __slots__ = ("deadline", "queued")
@@ -21,9 +22,9 @@ class Timed:
         self.queued = inf
         """Time of this owner's one valid entry in the heap."""
 
+    @abstractmethod
     def on_timer(self, now: float) -> None:
         """Act: the deadline has passed. Sets the next one, if any."""
-        raise NotImplementedError
 
 
 class TimerHeap:

@@ -80,10 +80,15 @@ def test_key_offers_of_the_reference() -> None:
 
 def test_init4_of_the_reference() -> None:
     _, body = split(bytes.fromhex(SESSION[17]["plaintext"]))
-    assert unpack_init4(body) == number(SESSION[2]["header"]["SeqNumber"])
-    assert unpack_init4(pack_init4(77)) == 77
+    assert unpack_init4(body, 5) == (number(SESSION[2]["header"]["SeqNumber"]), False)
     with pytest.raises(BadPacket):
-        unpack_init4(body[:23])
+        unpack_init4(body[:23], 5)
+
+
+def test_init4_tells_our_own_kind_in_this_bind_only() -> None:
+    body = pack_init4(77, 5)
+    assert unpack_init4(body, 5) == (77, True)
+    assert unpack_init4(body, 6) == (77, False)  # left over in a buffer of the reference's
 
 
 def test_parameter_blocks_of_the_reference() -> None:
@@ -112,7 +117,13 @@ def test_negotiation_never_gives_what_cannot_work(
 
 @given(st.binary(max_size=300))
 def test_any_bytes_raise_bad_packet_at_worst(body: bytes) -> None:
-    for read in (split, Init1.unpack, KeyOffer.unpack, unpack_init4, SftpParameters.unpack):
+    for read in (
+        split,
+        Init1.unpack,
+        KeyOffer.unpack,
+        lambda body: unpack_init4(body, 1),
+        SftpParameters.unpack,
+    ):
         with suppress(BadPacket):
             read(body)
 
