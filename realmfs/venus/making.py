@@ -70,6 +70,9 @@ class MakeObject(Operation):
         parent = self.parent.status
         assert parent is not None
         rights = int(self.tools.access.rights(self.parent, self.caller.uid))
+        # Servers will make it belong to whom they take the caller for, whatever the record says.
+        identity = self.core.authors.identity(self.volume, self.caller)
+        author = int(identity.partition("@")[0]) if identity else self.caller.uid
         return Status(
             type=self.kind,
             links=self.links,
@@ -77,8 +80,8 @@ class MakeObject(Operation):
             data_version=0,
             vv=VersionVector(),
             date=self.now,
-            author=self.caller.uid,
-            owner=self.caller.uid,
+            author=author,
+            owner=author,
             callback=False,
             my_rights=rights,
             any_rights=parent.any_rights,

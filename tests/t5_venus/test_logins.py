@@ -28,16 +28,23 @@ class Door:
 
     def __init__(self, made: World) -> None:
         store = made.realm.store
+        self.store = store
         self.key = TokenKey(store.token_keys()[0])
         self.ids = {name: store.protection.add_user(name, b"password") for name in ("alice", "bob")}
         volume = store.volumes.all()[0]
-        root = store.vnodes.find(Fid.root(volume.id))
+        self.volume = volume.id
+        self.give(Fid.root(volume.id), "alice", Rights.ALL)
+
+    def give(self, fid: Fid, name: str, rights: Rights) -> None:
+        """Let a user have these rights in a directory, and anybody those to read."""
+        store = self.store
+        directory = store.vnodes.find(Fid(self.volume, fid.vnode, fid.unique))
         anyuser = store.protection.id_of("System:AnyUser")
-        assert root is not None
+        assert directory is not None
         assert anyuser is not None
-        root.acl = Acl(((anyuser, READ_ONLY), (self.ids["alice"], int(Rights.ALL))), ())
+        directory.acl = Acl(((anyuser, READ_ONLY), (self.ids[name], int(rights))), ())
         with store.transaction():
-            store.vnodes.write([root])
+            store.vnodes.write([directory])
 
     def token(self, name: str, lifetime: float = DAY, key: TokenKey | None = None) -> Token:
         return (key or self.key).mint(
