@@ -52,15 +52,28 @@ class _Arrival:
         self._sink = sink
         self._patience = patience
         self._limit = limit
+        self._refusal: OSError | None = None
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes. Raises ValueError, which fails the transfer, when a server sends too many."""
+        """Take the next bytes. What is raised fails the transfer.
+
+        ValueError when a server sends too many; OSError when there is no room for them here.
+        """
         self.size += len(data)
         if self.size > self._limit:
             raise ValueError(f"more than {self._limit} bytes arrive")
-        self._sink.write(data)
+        try:
+            self._sink.write(data)
+        except OSError as error:
+            self._refusal = error
+            raise
         self._patience.progress()
+
+    def check(self) -> None:
+        """Raise as CodaError what our own disk refused: no other server can help that."""
+        if self._refusal is not None:
+            raise CodaError.from_oserror(self._refusal)
 
 
 @dataclass(slots=True)
@@ -168,6 +181,7 @@ class Transfer:
         answers = await core.ask(
             Call(opcode, data, bodies, sinks={primary: arrival}), self.user, self.patience, members
         )
+        arrival.check()
         statuses = {slot: reply.status for slot, reply in parse(core, answers, FetchPartial.Reply).items()}
         answer = answers[primary]
         lost = answer.code is not Code.SUCCESS and not answer.heard
@@ -204,6 +218,7 @@ class Transfer:
         call = Call(FetchPartial.OPCODE, self._request(at, end, 0), sinks={slot: arrival})
         replica = next(replica for replica in core.replicas if replica.slot == slot)
         answers = await core.ask(call, self.user, self.patience, [replica])
+        arrival.check()
         at += arrival.size
         answer = answers[slot]
         if not answer.heard:

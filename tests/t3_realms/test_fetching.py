@@ -1,5 +1,6 @@
 """vice.md §5.2, §6.3: contents from a group: the newest, from one server, going on at another."""
 
+import errno
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -130,6 +131,28 @@ async def test_a_part(servers: World) -> None:
     into = Bytes()
     await group.fetch(FILE, ANYUSER, into, vv=vector(3, 3, 3), length=5000, offset=5000, count=4096)
     assert not into.data
+
+
+@pytest.mark.parametrize("full_at", [1, 2500])
+async def test_our_own_full_disk_is_no_servers_failure(
+    servers: World, monkeypatch: pytest.MonkeyPatch, full_at: int
+) -> None:
+    monkeypatch.setattr(fetching, "PIECE", 1000)
+    group = await servers.group()
+    servers.put(FILE, vector(3, 3, 3), bytes(4500))
+
+    def full(size: int) -> None:
+        if size >= full_at:
+            raise OSError(errno.ENOSPC, "no room")
+
+    into = Bytes(on_write=full)
+    with pytest.raises(CodaError) as caught:
+        await group.fetch(FILE, ANYUSER, into, vv=vector(3, 3, 3), length=4500)
+    assert caught.value.code is Code.ENOSPC
+    assert (
+        len([f for peer in servers.peers for f in fetches(peer) if f.primary_host == 0])
+        == 1 + full_at // 1000
+    )
 
 
 async def test_a_promise_saves_asking_the_others(servers: World) -> None:
