@@ -13,6 +13,7 @@ from realmfs.cache.database import Database, Transaction
 from realmfs.cache.directories import Directories
 from realmfs.cache.durability import Durability
 from realmfs.cache.errors import CacheDamaged, Damage
+from realmfs.cache.hoard import HoardTable
 from realmfs.cache.home import Home, Reserve
 from realmfs.cache.inodes import Inodes
 from realmfs.cache.limits import Limits
@@ -25,6 +26,7 @@ from realmfs.cache.replacement import Replacement
 from realmfs.cache.volumes import Volumes
 
 _NUMBERS_PER_OBJECT: Final = 4
+_FEWEST_ENTRIES: Final = 42  # of the hoard database (client.md §11)
 
 
 class Cache:
@@ -100,6 +102,7 @@ class Cache:
         self.containers = Containers(database, self._home.containers, self._reserve.check)
         self.objects = Objects(database, self.containers, self.directories, limits.objects)
         self.log = ModifyLog(database, self.containers, limits.log_records)
+        self.hoard = HoardTable(database, max(_FEWEST_ENTRIES, limits.objects // 2))
         self.recovered = Recovered(database, self.containers)
         self.replacement = Replacement(database, limits, self.objects, self.containers)
         self.durability = Durability(database, self.containers, self._reserve)
@@ -124,6 +127,13 @@ class Cache:
         clean = max(self.containers.used - pending, 0)
         on_disk = self._reserve.disk_free() + clean if self._reserve.held else 0
         return max(min(self.limits.bytes - pending, on_disk), 0)
+
+    def change_limits(self, limits: Limits) -> None:
+        """Obey other limits from now on. What is too much by them goes by `replacement.trim`."""
+        self.limits = limits
+        self.objects.change_bound(limits.objects)
+        self.log.change_bound(limits.log_records)
+        self.replacement.change_limits(limits)
 
     def troubles(self) -> list[str]:
         """Say for people what keeps the cache from doing all it should: damage, a disk without room."""

@@ -162,6 +162,10 @@ class ModifyLog:
         """Return the keys of the volumes whose log is not empty."""
         return list(self._tally)
 
+    def change_bound(self, bound: int) -> None:
+        """Hold at most so many from now on."""
+        self._bound = bound
+
     def entries(self, volume: int, *, limit: int = -1) -> list[LogEntry]:
         """Return a volume's records in order, at most `limit` of them."""
         query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? ORDER BY sequence LIMIT ?"

@@ -124,6 +124,10 @@ class Objects:
         self.count: int = rows[0][0] if rows else 0
         self.tick: int = self._database.value("SELECT tick FROM state")
 
+    def change_bound(self, bound: int) -> None:
+        """Hold at most so many from now on."""
+        self._bound = bound
+
     # -- reading -----------------------------------------------------------------------------------------
 
     def load(self, number: int) -> ObjectRow | None:

@@ -6,8 +6,12 @@ last one and reaches 999 after four times the cache's number of objects (the for
 intended).
 
 Within one hoard priority the order by priority is the order by tick, which an index gives. There are few
-different hoard priorities, so the lowest of all come from merging one cursor for each: no search goes past
-the victims and the busy ones among them.
+different hoard priorities, so the lowest of all come from merging one stream for each: no search goes past
+the victims and the busy ones among them. A stream reads a page of rows at a time, from behind the last one
+on, so no query stays open and whoever goes through many of them may pause in between.
+
+Much is not replaced in one go: a transaction takes `BATCH` victims at most (some 20 ms), and tells if it must
+be asked again. Whoever waits for the room pauses in between, so that 100 000 objects stop nobody.
 
 Never replaced: dirty, local and conflicting objects (they are not in the index), what is open or pinned
 (`busy`, from venus), mount points, runts, directories with cached children: trees shrink from the leaves.
@@ -17,7 +21,7 @@ Contents go alone where bytes are wanted; their status stays.
 import heapq
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from realmfs.cache.containers import Containers
 from realmfs.cache.database import Database
@@ -34,6 +38,9 @@ MARGINAL: Final = 25_000
 _SHORT_TERM: Final = 25
 _MEDIUM_TERM: Final = 75
 _SPREAD: Final = 4  # times the number of objects: references until an object counts as never referred to
+BATCH: Final = 256
+"""Most victims of one transaction."""
+_PAGES: Final = (8, 64, 512)  # rows that a stream reads at once: few are wanted as a rule, sometimes many
 
 
 @dataclass(slots=True)
@@ -42,13 +49,17 @@ class Evicted:
 
     data: list[int] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
+    more: bool = False
+    """There is not room enough yet: ask again, after a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Victim:
+class Victim(NamedTuple):
+    """What may be replaced."""
+
     priority: int
     number: int
-    size: int  # bytes of its container
+    size: int
+    """Bytes of its contents that are here."""
 
 
 class Replacement:
@@ -71,13 +82,11 @@ class Replacement:
     def make_room(
         self, *, size: int = 0, objects: int = 0, priority: int = STANDARD, busy: Container[int] = frozenset()
     ) -> Evicted:
-        """Make `size` bytes and `objects` rows fit, replacing what has lower priority than the request.
+        """See to it that `size` bytes and `objects` rows fit, replacing what has lower priority.
 
-        See to it that `size` bytes and `objects` rows fit, replacing what has lower priority than the
-        request.
-
-        CacheFull if that is not enough; then nothing has been replaced. Joins the open transaction if there
-        is one.
+        At most `BATCH` victims go; `more` tells that the room is not there yet. CacheFull if there is not
+        enough that could go; then nothing has been replaced by this call. Joins the open transaction if
+        there is one.
         """
         if self.fits(size=size, objects=objects, priority=priority):
             if self._objects.ticks_to_flush:
@@ -87,19 +96,30 @@ class Replacement:
         with self._database.transaction():
             self._objects.flush_ticks()
             excess = self._excess(size, objects, priority)
-            plan = self._plan(excess, min(priority, MAXIMUM) + (priority >= MAXIMUM), busy)
+            plan = self._plan(excess, _below(priority), busy)
             if plan.short:
                 raise CacheFull(f"the cache is full: {plan.short}")
             return self._carry_out(plan)
 
     def trim(self, busy: Container[int] = frozenset()) -> Evicted:
-        """Free the margins again, as far as that is possible.
+        """Free the margins again, as far as that is possible; `more` tells to go on after a pause.
 
-        For a daemon, every 30 s; it also writes the recency.
+        For a daemon, every 30 s, and after the limits were lowered; it also writes the recency.
         """
         with self._database.transaction():
             self._objects.flush_ticks()
             return self._carry_out(self._plan(self._excess(0, 0, 0), MAXIMUM + 1, busy))
+
+    def change_limits(self, limits: Limits) -> None:
+        """Obey other limits from now on; `trim` brings the cache within them."""
+        self._limits = limits
+
+    def candidates(self, below: int = MAXIMUM, busy: Container[int] = frozenset()) -> Iterator[Victim]:
+        """Yield whose contents would go, the first to go first, up to priority `below`.
+
+        Pause as you like in between.
+        """
+        return self._victims(_DATA, below, busy)
 
     def fits(self, *, size: int = 0, objects: int = 0, priority: int = STANDARD) -> bool:
         """Would the request fit as things are?"""
@@ -119,51 +139,52 @@ class Replacement:
     # -- choosing ----------------------------------------------------------------------------------------
 
     def _plan(self, excess: tuple[int, int], below: int, busy: Container[int]) -> "_Plan":
-        """Choose what to replace to get rid of an excess of (bytes, objects)."""
+        """Choose what to replace to get rid of an excess of (bytes, objects), at most `BATCH` victims."""
         plan = _Plan()
         size, count = excess
         if count > 0:
-            for victim in self._victims("object_idle", "", below, busy):
-                if not self._leaf(victim.number):
-                    continue
+            for victim in self._victims(_LEAVES, below, busy):
                 plan.objects.append(victim.number)
                 size -= victim.size
-                if len(plan.objects) == count:
+                if len(plan.objects) in (count, BATCH):
+                    plan.more = len(plan.objects) < count
                     break
             else:
                 plan.short = f"{count - len(plan.objects)} objects too many are in use"
-        if size > 0:
+        if size > 0 and not plan.more:
             chosen = set(plan.objects)
-            for victim in self._victims("object_idle_data", "AND container IS NOT NULL", below, busy):
+            for victim in self._victims(_DATA, below, busy):
                 if victim.number in chosen:
                     continue
                 plan.data.append(victim.number)
                 size -= victim.size
-                if size <= 0:
+                if size <= 0 or len(plan.data) == BATCH:
+                    plan.more = size > 0
                     break
             else:
                 plan.short = f"{size} bytes too many are in use"
         return plan
 
-    def _victims(self, index: str, also: str, below: int, busy: Container[int]) -> Iterator[_Victim]:
-        """Yield what may be replaced, from the lowest priority up to `below`. Change nothing meanwhile."""
-        query = (
-            f"SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
-            " LEFT JOIN container AS c ON c.id = o.container"
-            f" WHERE o.hoard = ? AND o.flags & 7 = 0 {also} AND coalesce(c.writing, 0) = 0 ORDER BY o.tick"
-        )
-
-        def of(hoard: int) -> Iterator[_Victim]:
-            for tick, number, size in self._database.each(query, (hoard,)):
-                yield _Victim(self.priority(hoard, tick), number, size)
-
-        for victim in heapq.merge(
-            *[of(hoard) for hoard in self._hoard_priorities()], key=lambda one: one.priority
-        ):
+    def _victims(self, query: str, below: int, busy: Container[int]) -> Iterator[Victim]:
+        """Yield what may be replaced, from the lowest priority up to `below`."""
+        streams = [self._stream(query, hoard) for hoard in self._hoard_priorities()]
+        for victim in heapq.merge(*streams, key=lambda one: one.priority):
             if victim.priority >= below:
                 return
             if victim.number not in busy:
                 yield victim
+
+    def _stream(self, query: str, hoard: int) -> Iterator[Victim]:
+        """Yield the victims of one hoard priority, page by page."""
+        tick, number, page = -1, 0, 0
+        while True:
+            limit = _PAGES[min(page, len(_PAGES) - 1)]
+            rows = self._database.rows(query, (hoard, tick, number, limit))
+            for tick, number, size in rows:
+                yield Victim(self.priority(hoard, tick), number, size)
+            if len(rows) < limit:
+                return
+            page += 1
 
     def _hoard_priorities(self) -> Iterator[int]:
         """Yield the different hoard priorities there are, jumping through the index from one to the next."""
@@ -173,10 +194,6 @@ class Replacement:
             yield hoard
             hoard = self._database.value(query, (hoard,))
 
-    def _leaf(self, number: int) -> bool:
-        query = "SELECT mount = 0 AND status IS NOT NULL FROM object WHERE number = ?"
-        return bool(self._database.value(query, (number,))) and not self._objects.has_children(number)
-
     # -- doing -------------------------------------------------------------------------------------------
 
     def _carry_out(self, plan: "_Plan") -> Evicted:
@@ -184,11 +201,32 @@ class Replacement:
             self._objects.drop(number)
         for number in plan.data:
             self._objects.attach(number, None)
-        return Evicted(plan.data, plan.objects)
+        return Evicted(plan.data, plan.objects, plan.more)
 
 
 @dataclass(slots=True)
 class _Plan:
     data: list[int] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
-    short: str = ""  # why it is not enough; '' = it is
+    more: bool = False  # these are as many as go at once, and not enough
+    short: str = ""  # why all there is is not enough; '' = it is
+
+
+def _below(priority: int) -> int:
+    """Return the priority from which on nothing goes for a request of `priority`."""
+    return MAXIMUM + 1 if priority >= MAXIMUM else priority
+
+
+_FROM = (
+    "SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
+    " LEFT JOIN container AS c ON c.id = o.container"
+    " WHERE o.hoard = ?1 AND (o.tick, o.number) > (?2, ?3) AND o.flags & 7 = 0"
+    " AND coalesce(c.writing, 0) = 0 AND {also} ORDER BY o.tick, o.number LIMIT ?4"
+)
+_DATA: Final = _FROM.format(index="object_idle_data", also="o.container IS NOT NULL")
+_LEAVES: Final = _FROM.format(
+    index="object_idle",
+    also="o.mount = 0 AND o.status IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM object AS k WHERE k.parent = o.number)",
+)
+"""Whole objects that may go; mount points, runts and directories with cached children may not."""

@@ -134,4 +134,24 @@ CREATE TABLE recovered (             -- contents saved from a crash: never sent 
 CREATE INDEX recovered_container ON recovered (container);
 """
 
-STEPS: tuple[str, ...] = (BASE,)
+HOARD = """
+CREATE TABLE hoard (                 -- hoard database: what people said must be here
+    id          INTEGER PRIMARY KEY,
+    volume      INTEGER NOT NULL,    -- volume key
+    path        BLOB NOT NULL,       -- from the root of the volume, 'a/b'; empty = the root itself
+    uid         INTEGER NOT NULL,    -- local uid whose entry it is
+    priority    INTEGER NOT NULL,    -- 1..1000
+    expand      INTEGER NOT NULL,    -- hoard.Expand
+    profile     TEXT NOT NULL,       -- profile it comes from; '' = added by a command
+    bound       INTEGER NOT NULL,    -- inode number of the object it was last bound to; 0 = none yet
+    made        INTEGER NOT NULL     -- when
+);
+CREATE UNIQUE INDEX hoard_place ON hoard (volume, path, profile);
+
+CREATE TABLE hoard_profile (         -- profiles that are enabled
+    name        TEXT PRIMARY KEY,
+    uid         INTEGER NOT NULL     -- who enabled it: its entries are his
+) WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD)

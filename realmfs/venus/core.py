@@ -14,6 +14,7 @@ from realmfs.cache.inodes import ROOT_NUMBER
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER
 from realmfs.venus.authors import Authors
+from realmfs.venus.errand import urgency, waited_for
 from realmfs.venus.events import CallMade, Conflict, EventStream, Replaced
 from realmfs.venus.face import KernelNotifier
 from realmfs.venus.flights import Flights
@@ -39,6 +40,7 @@ class Core:
         self.volumes = Volumes(cache)
         self.authors = Authors(cache, self.volumes, self.events, settings.patience)
         self.nodes = Nodes(cache, settings.objects_in_memory, self.volumes.by_key, self._left_memory)
+        self.busy = Busy(self.nodes)
         self.kernel: KernelNotifier | None = None
         self.top = self._make_top()
         self.shrunk = trio.lowlevel.ParkingLot()  # who waits for pending changes to be taken by servers
@@ -89,40 +91,66 @@ class Core:
 
         What pending changes hold comes free as servers take them, so a full cache waits for that, most of
         the patience. Raises CacheFull (ENOSPC) when that does not help (promise 2 of the design); a log that
-        stays full is refused by `append`, if the change then needs a record at all.
+        stays full is refused by `append`, if the change then needs a record at all. An errand does not wait,
+        and replaces only what is less important than what it brings.
         """
-        if not self._full(size, objects, records):
+        if not waited_for():
+            await self._replace(size, objects)
+            return
+        if not await self._full(size, objects, records):
             return
         with trio.move_on_after(self.settings.patience * 0.8):
             while self._may_shrink():
                 await self.shrunk.park()
-                if not self._full(size, objects, records):
+                if not await self._full(size, objects, records):
                     return
         if not self.cache.replacement.fits(size=size, objects=objects):
-            evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
-            self.evicted(evicted.data, evicted.objects)
+            await self._replace(size, objects)
 
-    def _full(self, size: int, objects: int, records: int) -> bool:
+    async def _full(self, size: int, objects: int, records: int) -> bool:
         if self.cache.log.count + records > self.cache.limits.log_records:
             return True
         if self.cache.replacement.fits(size=size, objects=objects):
             return False
         try:
-            evicted = self.cache.replacement.make_room(size=size, objects=objects, busy=_Busy(self.nodes))
+            await self._replace(size, objects)
         except CacheFull:
             return True
-        self.evicted(evicted.data, evicted.objects)
         return False
+
+    async def _replace(self, size: int, objects: int) -> None:
+        """Replace what is less important, a batch at a time. Raises CacheFull."""
+        while True:
+            evicted = self.cache.replacement.make_room(
+                size=size, objects=objects, priority=urgency(), busy=self.busy
+            )
+            self.evicted(evicted.data, evicted.objects)
+            if not evicted.more:
+                return
+            await trio.lowlevel.checkpoint()
+
+    def place(self, node: Node) -> None:
+        """Make room for an object about to be entered, without waiting: many answers may come at once.
+
+        Raises CacheFull.
+        """
+        if not node.stored:
+            evicted = self.cache.replacement.make_room(objects=1, priority=urgency(), busy=self.busy)
+            self.evicted(evicted.data, evicted.objects)
 
     def _may_shrink(self) -> bool:
         """Tell whether any waiting change is being sent."""
         volumes = (self.volumes.by_key(key) for key in self.cache.log.volumes())
         return any(volume.reachable and not volume.waiting_for for volume in volumes)
 
-    def trim(self) -> None:
+    async def trim(self) -> None:
         """Free the margins of the cache again."""
-        evicted = self.cache.replacement.trim(_Busy(self.nodes))
-        self.evicted(evicted.data, evicted.objects)
+        more = True
+        while more:
+            evicted = self.cache.replacement.trim(self.busy)
+            self.evicted(evicted.data, evicted.objects)
+            more = evicted.more
+            await trio.lowlevel.checkpoint()
 
     def evicted(self, data: list[int], objects: list[int]) -> None:
         """Let memory follow what the cache has thrown away."""
@@ -227,7 +255,7 @@ class Core:
         return self.nodes.by_number(node.parent) if node.parent else None
 
 
-class _Busy:
+class Busy:
     """The inode numbers that may not be replaced now: open, being fetched, or the root of a volume."""
 
     def __init__(self, nodes: Nodes) -> None:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from realmfs.cache.cache import Cache
 from realmfs.cache.objects import Flags, ObjectRow
+from realmfs.venus.errand import waited_for
 from realmfs.venus.node import Node
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
@@ -122,7 +123,7 @@ class Nodes:
 
     def touch(self, node: Node) -> None:
         """Note a use. The nodes used longest ago are let go when there are too many."""
-        if node.stored:
+        if node.stored and waited_for():
             self._cache.objects.touch(node.ino)
         if node.ino in self._recent:
             self._recent.move_to_end(node.ino)
@@ -180,6 +181,8 @@ class Nodes:
             link=node.link,
         )
         self._cache.objects.add(row)
+        if waited_for():
+            self._cache.objects.touch(node.ino)  # else the newest would be the first to be replaced
         node.stored = True
         self._cache.on_rollback(lambda: setattr(node, "stored", False))
 

@@ -215,6 +215,7 @@ class Validator:
         if status.parent != (0, 0) and not node.parent:
             parent = Fid(node.fid.volume, *status.parent)
             node.parent = self._core.cache.inodes.find(node.volume.realm_id, parent) or 0
+        self._core.place(node)
         with self._core.cache.transaction():
             self._core.nodes.save(node)
 

@@ -139,7 +139,7 @@ class Venus:
             await trio.sleep(TRIM)
             if self.cache.damage is None:
                 try:
-                    self.core.trim()
+                    await self.core.trim()
                 except OSError as error:  # a full disk; the next round tries again
                     log.error("cannot bring the cache back within its margins: %s", error)
 

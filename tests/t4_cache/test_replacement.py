@@ -1,11 +1,14 @@
 """What goes when the cache is full, and what never does."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.cache import MARGINAL, MAXIMUM, STANDARD, Cache, CacheFull, Limits, ObjectRow
 from realmfs.cache.limits import MARGIN
+from realmfs.cache.replacement import BATCH
 from realmfs.vice.types import Fid
 from tests.t4_cache.world import LIMITS, World, status
 
@@ -188,7 +191,7 @@ def test_the_search_does_not_look_at_everything(world: World) -> None:
             return 0
 
         cache._database._connection.set_progress_handler(count, 1)
-        next(cache.replacement._victims("object_idle_data", "AND o.container IS NOT NULL", MAXIMUM, ()))
+        next(cache.replacement.candidates())
         cache._database._connection.set_progress_handler(None, 1)
         return counted
 
@@ -208,3 +211,50 @@ def test_statistics_of_a_volume(world: World) -> None:
     assert set(world.cache.objects.of_volume(world.volume.key)) == numbers
     assert world.cache.objects.count_in(world.volume.key) == 3
     assert set(world.cache.objects.children(world.root)) == numbers - {world.root}
+
+
+def test_much_goes_in_batches(tmp_path: Path) -> None:
+    """No transaction takes more than BATCH victims, and asking again gets the rest."""
+    with Cache(tmp_path / "c", Limits(2000, 3000, 10, 0)) as cache:
+        world = World.make(cache)
+        numbers = [world.fetched(data=b"x") for _ in range(2 * BATCH + 10)]
+        cache.change_limits(Limits(0, 3000, 10, 0))
+        batches = []
+        while True:
+            evicted = cache.replacement.trim()
+            batches.append(len(evicted.data))
+            if not evicted.more:
+                break
+        assert batches == [BATCH, BATCH, 10]
+        assert present(world, numbers) == []
+        assert cache.objects.count == len(numbers) + 1
+
+
+def test_lowered_limits_hold_for_objects_too(tmp_path: Path) -> None:
+    with Cache(tmp_path / "c", LIMITS) as cache:
+        world = World.make(cache)
+        for _ in range(300):
+            world.fetched()
+        cache.change_limits(Limits(1 << 20, 100, 10, 0))
+        with pytest.raises(CacheFull):
+            world.fetched()
+        while cache.replacement.trim().more:
+            pass
+        assert cache.objects.count <= 100 - 100 // MARGIN
+        world.fetched()
+
+
+def test_candidates_come_in_order_while_others_go(world: World) -> None:
+    """The forecast reads page by page, so what happens between two pages does not disturb it."""
+    cache = world.cache
+    numbers = [world.fetched(data=b"x") for _ in range(200)]
+    for number in numbers:
+        cache.objects.touch(number)
+    with cache.transaction():
+        cache.objects.flush_ticks()
+    seen = []
+    for victim in cache.replacement.candidates():
+        seen.append(victim.number)
+        with cache.transaction():
+            cache.objects.drop(victim.number)
+    assert seen == numbers
