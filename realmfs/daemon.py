@@ -101,7 +101,7 @@ class Daemon:
         except OSError as error:
             raise StartError(f"no UDP socket at {settings.local_address}: {error.strerror}") from None
         endpoint = Endpoint(transport)
-        venus = Venus(cache, VenusSettings(patience=settings.patience))
+        venus = Venus(cache, VenusSettings(patience=settings.patience, shared=settings.allow_other))
         realms = Realms(endpoint, self._realm_settings(cache), venus, settings.state_dir)
         venus.attach(realms)
         async with trio.open_nursery() as below:

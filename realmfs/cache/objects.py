@@ -17,7 +17,7 @@ from realmfs.cache.containers import Containers
 from realmfs.cache.database import Database
 from realmfs.cache.directories import Directories
 from realmfs.cache.errors import CacheFull
-from realmfs.cache.inodes import split_key
+from realmfs.cache.inodes import split_key, volume_key
 from realmfs.rpc2.marshal import Packer, Unpacker
 from realmfs.vice.types import Fid, Status
 
@@ -200,6 +200,18 @@ class Objects:
             values.append(value if convert is None else convert(value))
         assignments = ", ".join([f"{name} = ?" for name in columns])
         self._database.write(f"UPDATE object SET {assignments} WHERE number = ?", (*values, number))
+
+    def forget_rights(self, realm: int, uid: int) -> None:
+        """Forget the rights of a user in all objects of a realm. Inside a transaction."""
+        query = (
+            "SELECT o.number, o.rights FROM object AS o JOIN inode AS i ON i.number = o.number"
+            " WHERE i.volume BETWEEN ? AND ? AND instr(o.rights, ?)"
+        )
+        volumes = volume_key(realm, 0), volume_key(realm, 2**32 - 1)
+        for number, packed in self._database.rows(query, (*volumes, struct.pack("<i", uid))):
+            rights = _unpack_rights(packed)
+            if rights.pop(uid, None) is not None:
+                self.update(number, rights=rights)
 
     def attach(self, number: int, container: Container | None) -> None:
         """Give an object its contents, writing the container's row, or take them away.

@@ -196,6 +196,7 @@ class Conversation:
         try:
             request = parse_request(line)
             if request.method == "events.watch":
+                self._session.require_owner(request.method)
                 await self._watch(request, nursery)
                 return
             result, then = await self._session.call(request)

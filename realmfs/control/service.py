@@ -75,11 +75,16 @@ class Session:
         method = self.methods.get(request.method)
         if method is None:
             raise ControlError(METHOD_NOT_FOUND, f"there is no method {request.method[:40]!r}")
-        if method.owner_only and self._caller.uid not in (0, os.geteuid()):
-            raise ControlError.of_errno(errno.EPERM, f"{request.method} is for the owner of the daemon")
+        if method.owner_only:
+            self.require_owner(request.method)
         params = decode(method.shape, request.params)
         result = await method.run(params)
         return result, None if method.then is None else functools.partial(method.then, params)
+
+    def require_owner(self, method: str) -> None:
+        """Refuse a method to all but the daemon's owner and root: events name the files of all users."""
+        if self._caller.uid not in (0, os.geteuid()):
+            raise ControlError.of_errno(errno.EPERM, f"{method} is for the owner of the daemon")
 
     async def close(self) -> None:
         """Let go of what the caller left open."""

@@ -2,12 +2,13 @@
 
 import stat
 
+from realmfs.realms.types import ANYUSER
 from realmfs.venus.face import ROOT_INODE, Attr
 from realmfs.venus.names import conflict_text
 from realmfs.venus.node import Node
 from realmfs.venus.settings import VenusSettings
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import ObjectType
+from realmfs.vice.types import ObjectType, Rights
 
 NOBODYS_GROUP = 65534
 NO_REALM = 10.0  # seconds that the kernel may take a realm for absent
@@ -24,9 +25,8 @@ def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> 
     The kernel may keep what a promise covers until we tell it otherwise. Directories have one link, so that
     find(1) does not count subdirectories behind mount links.
     """
-    lasting = settings.kernel_timeout
-    attr_timeout = lasting if node.valid else 0.0
-    entry_timeout = lasting if parent is not None and parent.valid else 0.0
+    attr_timeout = settings.kernel_timeout if node.valid else 0.0
+    entry_timeout = name_timeout(parent, settings) if parent is not None else 0.0
     if node.conflict:
         size = len(conflict_text(node.fid, node.volume.realm))
         return Attr(node.ino, stat.S_IFLNK | 0o644, 1, size, 0, 0, NOBODYS_GROUP, 0, 0.0, 0.0)
@@ -48,9 +48,23 @@ def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> 
     )
 
 
+def name_timeout(parent: Node, settings: VenusSettings) -> float:
+    """Return for how long the kernel may take names in a directory for granted, in seconds.
+
+    The kernel shows what it remembers to every user who may use the mount. Where that are several, it may
+    remember only names that anybody may look up, and asks us about the others each time, for whoever asks.
+    Attributes need no such care: they are reached through names or open files.
+    """
+    if not parent.valid:
+        return 0.0
+    if settings.shared and not (parent.knows(ANYUSER) and parent.rights[ANYUSER] & Rights.LOOKUP):
+        return 0.0
+    return settings.kernel_timeout
+
+
 def no_such_name(parent: Node, settings: VenusSettings) -> Attr:
     """Return the answer that a name does not exist; the kernel may remember it with the directory."""
-    timeout = settings.kernel_timeout if parent.valid else 0.0
+    timeout = name_timeout(parent, settings)
     if parent.ino == ROOT_INODE:  # of realms that come to be nobody tells us
         timeout = min(timeout, NO_REALM)
     return Attr(0, 0, 0, 0, 0, 0, 0, 0, timeout, 0.0)

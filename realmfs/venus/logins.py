@@ -1,8 +1,13 @@
 """What a login, a logout, a refused or an expiring token means for what is cached (client.md §4, auth.md §5).
 
-Rights are cached by local user, as servers told them to whoever he was then. When that changes they are *in
-doubt*: asked again before they are used, but used all the same while servers are away. What the kernel was
-told under them is taken back. The logs are looked at, for changes may have waited for this login.
+Rights are cached by local user, as servers told them to whoever he was then.
+
+    login, as the same            in doubt: asked again before they are used, but used all the same while
+    refused, ended                servers are away, so that work without a network goes on
+    logout, login as another      forgotten, also on the disk: nobody is here whose rights they were
+
+What the kernel was told under them is taken back in any case. The logs are looked at, for changes may have
+waited for this login.
 
 A token that is about to end is announced from an hour before on, in steps of five minutes. One that has ended
 stays, unsent: it says who the user was, whose changes wait.
@@ -28,6 +33,7 @@ class Logins:
     def __init__(self, core: Core, reintegrator: Reintegrator) -> None:
         self._core = core
         self._reintegrator = reintegrator
+        self._identities: dict[tuple[str, int], str] = {}  # by realm and uid: as whom he was last here
         self._warned: dict[tuple[str, int], int] = {}  # by realm and uid: steps left when last announced
 
     def attach(self, realms: Realms) -> None:
@@ -36,16 +42,22 @@ class Logins:
 
     def changed(self, held: Held, news: News) -> None:
         """Take in that a user got or lost a token. Does not wait."""
-        self._warned.pop((held.realm, held.uid), None)
-        self._doubt(held.realm, held.uid)
+        user = held.realm, held.uid
+        self._warned.pop(user, None)
+        was = self._identities.pop(user, held.identity)
+        if news is not News.DROPPED:
+            self._identities[user] = held.identity
+        self._doubt(*user, forget=news is News.DROPPED or was != held.identity)
         self._core.events.publish(TokenNews(held.realm, held.uid, held.identity, news.value))
         self._reintegrator.wake_all()
 
-    def _doubt(self, realm: str, uid: int) -> None:
+    def _doubt(self, realm: str, uid: int, *, forget: bool = False) -> None:
         row = self._core.cache.realms.find(realm)
         if row is None:
             return
         self._core.nodes.doubt(row.id, uid)
+        if forget:
+            self._core.nodes.forget_rights(row.id, uid)
         for volume in self._core.volumes:
             if volume.realm == realm:
                 for node in volume.in_memory():
@@ -71,4 +83,5 @@ class Logins:
         self._core.events.publish(TokenEnds(held.realm, held.uid, held.identity, max(0.0, left)))
         if left <= 0 and self._core.volumes.realms is not None:
             self._core.volumes.realms.tokens.remove_file(held)
+            self._doubt(held.realm, held.uid)
             self._reintegrator.wake_all()

@@ -44,6 +44,7 @@ class MakeObject(Operation):
         """Refuse a name that is there, a directory that cannot be changed, a caller who may not insert."""
         self.check_directory(self.parent)
         if self.name in self.directory(self.parent):
+            self.tools.access.require(self.parent, self.caller, Rights.LOOKUP)
             raise CodaError(Code.EEXIST, repr(self.name))
         self.tools.access.require(self.parent, self.caller, Rights.INSERT)
 
@@ -229,6 +230,7 @@ class MakeLink(Operation):
         node, status = self.node, self.node.status
         self.check_directory(self.parent)
         if self.name in self.directory(self.parent):
+            self.tools.access.require(self.parent, self.caller, Rights.LOOKUP)
             raise CodaError(Code.EEXIST, repr(self.name))
         if node.is_directory:
             raise CodaError(Code.EPERM, "directories have one name")

@@ -149,6 +149,14 @@ class Nodes:
             if node.volume.realm_id == realm:
                 node.doubted |= {uid}
 
+    def forget_rights(self, realm: int, uid: int) -> None:
+        """Forget what a user may do in a realm, here and on the disk: he has logged out."""
+        with self._cache.transaction():
+            self._cache.objects.forget_rights(realm, uid)
+        for node in list(self._by_number.values()):
+            if node.volume.realm_id == realm:
+                node.rights.pop(uid, None)
+
     def come_back(self, node: Node) -> None:
         """Undo `leave`: the removal was rolled back."""
         node.gone = False

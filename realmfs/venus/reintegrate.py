@@ -40,7 +40,7 @@ from realmfs.cache.containers import Container
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import LogEntry, Role, State
 from realmfs.realms.handles import HandleStore
-from realmfs.realms.types import Reintegrated
+from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.rpc2.transfer import FileSource, Source
 from realmfs.venus.batch import Batch, Kind, Waiting, choose
 from realmfs.venus.certify import refusal
@@ -63,6 +63,7 @@ OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 PATIENT = 5  # answers that may be passing trouble (EIO, EINVAL of a transfer) before they count as a refusal
 BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY})
 NO_SPACE = frozenset({Code.EDQUOT, Code.ENOSPC})
+NOT_ALLOWED = frozenset({Code.EPERM, Code.EACCES})
 NO_ANSWER = frozenset({Code.ETIMEDOUT})
 PASSING = frozenset({Code.EIO, Code.EINVAL, Code.ENXIO})
 
@@ -160,7 +161,7 @@ class Sender:
         reason = ""
         if not volume.reachable:
             reason = "servers"
-        elif not self._core.volumes.may_send(volume, head.uid, head.identity):
+        elif sent_as(head) != ANYUSER and not self._core.volumes.may_send(volume, head.uid, head.identity):
             reason = "tokens"
         elif head.state & State.BLOCKED and not head.frozen:
             reason = "a decision"
@@ -211,7 +212,7 @@ class Sender:
 
     async def _send(self, batch: Batch, entries: list[LogEntry]) -> bool:
         core, volume = self._core, self._volume
-        uid = entries[0].uid
+        uid = sent_as(entries[0])
         if await self._is_hopeless(entries):
             return True
         await self._fids.prepare(volume, entries, uid)
@@ -246,7 +247,7 @@ class Sender:
         if self._core.settings.own_servers:
             return False
         records = [full_record(self._core, entry) for entry in entries]
-        found = await refusal(self._core, self._volume, records, entries[0].uid)
+        found = await refusal(self._core, self._volume, records, sent_as(entries[0]))
         if found is not None:
             self._refused(entries, found[1], found[0])
         return found is not None
@@ -269,7 +270,7 @@ class Sender:
     async def _transmit(self, flight: Flight) -> Reintegrated:
         core, volume = self._core, self._volume
         group = core.group(volume)
-        uid = flight.entries[0].uid
+        uid = sent_as(flight.entries[0])
         packed = pack_log(flight.records)
         if flight.batch.kind is Kind.HANDLE:
             ((fid, content),) = flight.contents.items()
@@ -327,8 +328,10 @@ class Sender:
         elif code in NO_SPACE:
             self._thaw(flight.entries, code)
             self._slow_down(SPACE_PAUSE)
-        elif code in (Code.EPERM, Code.EACCES) and not self._has_token(flight):
+        elif code in NOT_ALLOWED and self._went_as_nobody(flight):
             self._thaw(flight.entries, code)
+            if self._core.volumes.has_token(self._volume, flight.entries[0].uid):
+                return True  # from now on they go as the user's own
             self._say("tokens")
             self._slow_down(SPACE_PAUSE)
         elif code in PASSING and self._failures < PATIENT:
@@ -340,8 +343,9 @@ class Sender:
             return True
         return False
 
-    def _has_token(self, flight: Flight) -> bool:
-        return self._core.volumes.has_token(self._volume, flight.entries[0].uid)
+    def _went_as_nobody(self, flight: Flight) -> bool:
+        head = flight.entries[0]
+        return sent_as(head) == ANYUSER or not self._core.volumes.has_token(self._volume, head.uid)
 
     def _thaw(self, entries: Sequence[LogEntry], code: Code) -> None:
         core = self._core
@@ -406,7 +410,19 @@ def object_of(entry: LogEntry) -> int:
 
 def _same_author(first: LogEntry, other: LogEntry) -> bool:
     """Tell whether two records may go in one call: it is made as one user."""
-    return (first.uid, first.identity) == (other.uid, other.identity)
+    author = first.uid, first.identity, sent_as(first)
+    return author == (other.uid, other.identity, sent_as(other))
+
+
+def sent_as(entry: LogEntry) -> int:
+    """Return the local user whose connections a record is sent on.
+
+    What somebody did without a token goes out as what it is, on open connections, whether he has logged in
+    since or not. What servers would not let nobody do was done by rights that he once had: it waits for his
+    login, and goes as his own then.
+    """
+    as_nobody = not entry.identity and entry.reason not in NOT_ALLOWED
+    return ANYUSER if as_nobody else entry.uid
 
 
 def _last_uniquifier(entries: Sequence[LogEntry]) -> int:

@@ -31,6 +31,7 @@ class VenusSettings:
     `patience` bounds every public call. `quiet_programs` are names as in /proc/<pid>/comm (15 bytes).
     `own_servers` says that every server met runs realmfs's own server, which takes name-space records and
     back-fetched stores in one batch (design, row "batches"). A store larger than `big_store` goes by handle.
+    `shared` says that several local users may use the mount: what the kernel remembers all of them see.
     """
 
     patience: float = 10.0
@@ -45,6 +46,7 @@ class VenusSettings:
     system_type: str = "x86_64_linux"
     cpu_type: str = "x86_64"
     own_servers: bool = False
+    shared: bool = False
     batch_records: int = 100
     batch_files: int = 50
     big_store: int = 4 * 1024 * 1024

@@ -5,8 +5,8 @@ Three ways to ask, from the cheapest on:
 * ValidateAttrs, when we have a status: one call tells for up to fifty objects whether our version is
   theirs. So the node that somebody waits for takes along its suspect siblings: first those that the cache
   has in the same directory, for whoever looks at one will look at the next.
-* GetAttr, when we have none, or ours is stale, or when the rights of another user are wanted,
-  or of one who has logged in or out.
+* GetAttr, when we have none, or ours is stale, or when the rights in a directory are wanted of a user
+  who has not been here, has logged in or out, or may have been given others.
 * Fetch brings status along with data (fetch.py).
 
 An answer is taken in only if nothing was changed here since the question (`edition`) and nothing waits in
@@ -22,6 +22,7 @@ import trio
 
 from realmfs.cache.objects import MAX_RIGHTS
 from realmfs.realms.types import ANYUSER, Attributes
+from realmfs.venus.access import Access
 from realmfs.venus.core import Core
 from realmfs.venus.node import Node, Promise
 from realmfs.vice.errors import CodaError, Code
@@ -38,8 +39,9 @@ ROUNDS = (
 class Validator:
     """Asks for status on behalf of whoever needs it."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, access: Access) -> None:
         self._core = core
+        self._access = access
         self._in_batch: dict[int, Hashable] = {}  # inode number: the flight that asks for it among others
 
     async def status(self, node: Node, uid: int) -> None:
@@ -49,9 +51,36 @@ class Validator:
         and no server answers. With something cached and no answer in good time, what is cached is used
         (promise 4 of the design).
         """
+        judge = self._judge(node)
+        if judge is not node and not self._is_usable(judge, uid):
+            try:
+                await self._bring(judge, uid)
+            except CodaError as error:  # what is known of it counts, or the object's own rights do
+                log.debug("%s: %s", judge, error)
+        await self._bring(node, uid)
+
+    def _judge(self, node: Node) -> Node:
+        """Return whose rights count for a node: of a file, those of the directory that it is in."""
+        if node.is_directory or not node.parent:
+            return node
+        try:
+            return self._core.nodes.by_number(node.parent)
+        except CodaError:  # nothing is known of it any more
+            return node
+
+    def _is_usable(self, node: Node, uid: int) -> bool:
+        if node.gone:
+            return True
+        return node.valid and (self._knows(node, uid) or not node.volume.reachable or node.ours)
+
+    def _knows(self, node: Node, uid: int) -> bool:
+        """Tell whether the user's rights need not be asked for with the status."""
+        return self._access.judge(node) is not node or self._access.knows(node, uid)
+
+    async def _bring(self, node: Node, uid: int) -> None:
         self._core.nodes.touch(node)
         for _ in range(ROUNDS):
-            if node.gone or (node.valid and (node.knows(uid) or not node.volume.reachable or node.ours)):
+            if self._is_usable(node, uid):
                 return
             if node.status is None:
                 await self._round(node, uid)
@@ -92,7 +121,7 @@ class Validator:
         return False
 
     async def _ask(self, node: Node, uid: int) -> None:
-        if node.status is None or node.stale or not node.knows(uid):
+        if node.status is None or node.stale or not self._knows(node, uid):
             await self.get_attr(node, uid)
             return
         if await self._comes_by_itself(node):
@@ -206,11 +235,9 @@ class Validator:
         if node.conflict:
             node.conflict = False
             self._core.kernel_forget(node)
-        while len(node.rights) >= MAX_RIGHTS and uid not in node.rights:
-            del node.rights[next(user for user in node.rights if user != ANYUSER)]
-        node.rights[uid] = status.my_rights
-        node.doubted -= {uid}
-        node.rights[ANYUSER] = status.any_rights
+        if not node.same_version(status.vv):
+            node.doubted = frozenset(node.rights)  # its access list may be another
+        self._learn_rights(node, uid, status)
         node.status = status
         if status.parent != (0, 0) and not node.parent:
             parent = Fid(node.fid.volume, *status.parent)
@@ -218,6 +245,16 @@ class Validator:
         self._core.place(node)
         with self._core.cache.transaction():
             self._core.nodes.save(node)
+
+    def _learn_rights(self, node: Node, uid: int, status: Status) -> None:
+        """Keep what the user may do, if servers knew who asked; without a token they spoke of anybody."""
+        told = {ANYUSER: status.any_rights}
+        if self._access.judge(node) is node and self._core.volumes.has_token(node.volume, uid):
+            told[uid] = status.my_rights
+            while len(node.rights) >= MAX_RIGHTS and uid not in node.rights:
+                del node.rights[next(user for user in node.rights if user != ANYUSER)]
+        node.rights.update(told)
+        node.doubted -= told.keys()
 
     def _older(self, node: Node, theirs: VersionVector) -> None:
         """Keep what is cached: those servers that can be reached are behind it (promise 4)."""

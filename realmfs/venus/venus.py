@@ -51,7 +51,7 @@ from realmfs.venus.settings import VenusSettings
 from realmfs.venus.validity import Validator
 from realmfs.venus.xattrs import ExtendedAttributes
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, ObjectType
+from realmfs.vice.types import Fid, ObjectType, Rights
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,8 @@ class Venus:
         self.cache = cache
         self.settings = settings
         self.core = core = Core(cache, settings)
-        self.rights = Access()
-        self.validator = Validator(core)
+        self.rights = Access(core)
+        self.validator = Validator(core, self.rights)
         self.fetcher = Fetcher(core, self.validator)
         self.resolver = Resolver(core, self.validator, self.fetcher, self.rights)
         self.fids = Fids(core)
@@ -158,6 +158,7 @@ class Venus:
             node = volume.nodes.get(fid[1:]) if volume.has_id(fid.volume) else None
             if node is not None:
                 node.breaks += 1
+                node.doubted |= node.rights.keys()  # its access list may be another now
                 if not node.valid:
                     self.core.kernel_forget(node)
 
@@ -293,7 +294,9 @@ class Venus:
             return conflict_text(node.fid, node.volume.realm)
         if node.type is not ObjectType.SYMLINK:
             raise CodaError(Code.EINVAL, node.label)
-        return await self.fetcher.link(node, caller.uid)
+        text = await self.fetcher.link(node, caller.uid)
+        self.rights.require(node, caller, Rights.READ)
+        return text
 
     # -- directories -----------------------------------------------------------------------------------
 
