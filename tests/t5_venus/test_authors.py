@@ -59,12 +59,15 @@ async def test_the_same_uid_under_another_identity_waits_as_well(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     async with world(tmp_path) as w:
-        door, a = Door(w), await w.client()
-        await a.ls(ROOT)
+        a = await w.client()
+        await a.mkdir(f"{ROOT}/None")  # where nobody may write
+        await a.drained()
+        door = Door(w)
         for first, second in (("alice", "bob"), (None, "alice")):
             door.log_in(a, "alice")
             await a.ls(ROOT)
-            await a.mkdir(f"{ROOT}/{first}")
+            if first:
+                await a.mkdir(f"{ROOT}/{first}")
             await a.drained()
             a.offline()
             await trio.sleep(60)
