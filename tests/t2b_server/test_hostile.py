@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.errors import RpcError
+from realmfs.rpc2.service import Address
 from realmfs.rpc2.transfer import BytesSink, BytesSource
 from realmfs.server.check import check_store
 from realmfs.vice import calls, log
@@ -29,7 +30,7 @@ from realmfs.vice.types import (
     VolumeStatus,
 )
 from realmfs.vice.wire import Request, Transfer
-from tests.t2b_server.harness import ALL, Client, Realm, dump, serving
+from tests.t2b_server.harness import ALL, SERVER, Client, Realm, dump, serving
 
 
 async def call(
@@ -176,3 +177,42 @@ async def test_a_client_that_goes_in_the_middle_leaves_nothing(
         assert after == before
         assert realm.containers() == set()
         await other.make_file(b"f", b"x")
+
+
+async def test_a_replayed_reintegration_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Every packet of three reintegrations comes again: backwards, shuffled, from elsewhere, later."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
+        client = await realm.client(nursery)
+        recorded: list[bytes] = []
+
+        def tap(datagram: bytes, sender: Address, receiver: Address) -> bool:
+            if receiver == SERVER:
+                recorded.append(datagram)
+            return True
+
+        fid, other = await client.new_fid(), await client.new_fid()
+        client.data[fid] = bytes(50_000)
+        realm.net.tap = tap
+        await client.replay([client.create(b"f", fid), client.store(fid, 50_000)])
+        await client.replay([client.create(b"g", other), client.chmod(other, 0o600)])
+        await client.replay([client.rename((realm.root, b"g"), (realm.root, b"h"), other)])
+        realm.net.tap = None
+        before, calls_before = dump(realm.store), realm.server.state.counters["total_vice_calls"]
+        home, elsewhere = client.endpoint.address, realm.net.transport(("10.6.6.6", 6))
+        replays = [recorded, recorded[::-1], rng.sample(recorded, len(recorded))]
+        for again in replays:
+            for datagram in again:
+                realm.net.carry(datagram, home, SERVER)
+                elsewhere.send([datagram], SERVER)
+            await trio.sleep(rng.random())
+            assert dump(realm.store) == before
+        assert realm.server.state.counters["total_vice_calls"] == calls_before
+        await client.make_file(b"undisturbed", b"x")
+        for datagram in recorded:  # also when the connection has gone on
+            realm.net.carry(datagram, home, SERVER)
+        await trio.sleep(1)
+        assert realm.names(await client.fetch(realm.root)).count(b"f") == 1
+        assert check_store(realm.store, contents=True) == []
