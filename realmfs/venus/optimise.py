@@ -7,9 +7,11 @@ servers, so it is only marked and goes if it comes back; one that is blocked is 
     utimes    earlier utimes
     chown     earlier chowns
     chmod     earlier chmods                                  unless a store lies between
-    removal   of the last name: stores, utimes, chowns, chmods; and if the object was made in this log and
-    nothing
-              of it is on its way, everything about it, the removal included (*identity cancellation*)
+    removal   of the last name: stores, utimes, chowns, chmods; and if the object was made in this log,
+              everything about it, the removal included (*identity cancellation*)
+
+If something about such an object is on its way to the servers, the removal is logged: should it come back
+unapplied, both are found to be pointless then (`is_passing`).
 
 The barriers are there because rights differ on either side. When a store or chown goes, what it kept apart
 may go too, so the rules are applied until nothing changes.
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from realmfs.vice.log import Chmod, Chown, Create, MakeDir, Remove, RemoveDir, Store, SymLink, Utimes
 
 _ATTRIBUTES = frozenset(kind.OPCODE for kind in (Store, Utimes, Chown, Chmod))
-_MAKING = frozenset(kind.OPCODE for kind in (Create, SymLink, MakeDir))
+MAKING = frozenset(kind.OPCODE for kind in (Create, SymLink, MakeDir))
 _BARRIER = {Store.OPCODE: Chown.OPCODE, Chmod.OPCODE: Store.OPCODE}
 
 
@@ -57,10 +59,20 @@ def plan(opcode: int, past: Sequence[Past], *, last_name: bool = True) -> Plan:
     return Plan()
 
 
+def is_passing(past: Sequence[Past]) -> bool:
+    """Tell whether the records, oldest first, make an object, remove its last name, and leave nothing."""
+    own = [record for record in past if record.as_object]
+    if not own or own[-1].opcode not in (Remove.OPCODE, RemoveDir.OPCODE):
+        return False
+    removal = own[-1]
+    before = [record for record in past if record is not removal]
+    return not (removal.frozen or removal.blocked) and not _removal(own[:-1], before).log
+
+
 def _removal(own: Sequence[Past], past: Sequence[Past]) -> Plan:
     was_parent = len(own) < len(past)
     untouchable = any(record.frozen or record.blocked for record in own)
-    if own and own[0].opcode in _MAKING and not was_parent and not untouchable:
+    if own and own[0].opcode in MAKING and not was_parent and not untouchable:
         return Plan(tuple(record.sequence for record in own), log=False)
     return Plan(tuple(r.sequence for r in own if r.opcode in _ATTRIBUTES and not r.blocked))
 

@@ -49,6 +49,7 @@ from realmfs.venus.core import Core
 from realmfs.venus.events import ChangeSent, Conflict, Reintegrating, VolumeChanged
 from realmfs.venus.events import Waiting as WaitingFor
 from realmfs.venus.fids import Fids
+from realmfs.venus.passing import forget_passing
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Store, pack_log, thread, unpack_log
@@ -353,6 +354,7 @@ class Sender:
             current = [core.cache.log.get(self._volume.key, entry.sequence) for entry in entries]
             still = [entry for entry in current if entry is not None]
             core.nodes.cleaned(core.cache.log.thaw(still, reason=int(code)))
+            forget_passing(core, still)
 
     def _refused(self, entries: Sequence[LogEntry], code: Code, index: int) -> None:
         """Mark the record that servers refuse; it and all behind it wait for a person (conflicts.md §2.2)."""
