@@ -171,6 +171,11 @@ class ModifyLog:
         query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? ORDER BY sequence LIMIT ?"
         return [_entry(row) for row in self._database.rows(query, (volume, limit))]
 
+    def frozen(self, volume: int) -> list[LogEntry]:
+        """Return a volume's records that may be on their way, in order."""
+        query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? AND state & 1 ORDER BY sequence"
+        return [_entry(row) for row in self._database.rows(query, (volume,))]
+
     def get(self, volume: int, sequence: int) -> LogEntry | None:
         """Return a record as it is now."""
         row = self._database.row(

@@ -17,6 +17,7 @@ from realmfs.realms.context import Context
 from realmfs.realms.core import Core
 from realmfs.realms.fetching import Transfer
 from realmfs.realms.handles import HandleStore
+from realmfs.realms.server import Server, State
 from realmfs.realms.types import AccessListAnswer, Attributes, Reintegrated, SinkAt, Stamps
 from realmfs.realms.volume import Replica
 from realmfs.realms.volumecalls import VolumeState
@@ -43,6 +44,11 @@ class Group:
     def slots_up(self) -> tuple[int, ...]:
         """The slots of servers not known to be down."""
         return tuple(replica.slot for replica in self.core.replicas if replica.server.available)
+
+    @property
+    def servers_up(self) -> tuple[Server, ...]:
+        """The servers not known to be down."""
+        return tuple(replica.server for replica in self.core.replicas if replica.server.available)
 
     @property
     def silence(self) -> float:
@@ -175,17 +181,52 @@ class Group:
     # updates
 
     async def reintegrate(
-        self, records: bytes, user: int, *, out_of_order: bool = False, patience: float | None = None
+        self,
+        records: bytes,
+        user: int,
+        *,
+        out_of_order: bool = False,
+        first_alone: bool = False,
+        patience: float | None = None,
     ) -> Reintegrated:
         """Replay a packed modify log at all servers; contents are fetched back from the Listener.
 
-        Replay a packed modify log at all servers; contents are fetched back from the Listener.
-
-        Raises CodaError only before anything was sent; afterwards all there is to say is in the result. The
-        caller queues the second phase of each record with `queue_cop2`.
+        `first_alone`: at one server first, for it may die of the log. Raises CodaError only before anything
+        was sent; afterwards all there is to say is in the result. The caller queues the second phase of each
+        record with `queue_cop2`.
         """
         bound = self.core.patience(REINTEGRATE_PATIENCE if patience is None else patience)
-        return await updating.reintegrate(self.core, records, user, out_of_order, bound)
+        return await updating.reintegrate(self.core, records, user, out_of_order, bound, first_alone)
+
+    async def fill_handles(self, store: HandleStore, *, patience: float | None = None) -> Reintegrated:
+        """Bring the contents of a large store to all servers, ahead of `store_by_handle`.
+
+        SUCCESS: all that are up have them. Nothing is executed, so other updates may be made meanwhile. After
+        an interruption (ETIMEDOUT) call again with the same `store`: it goes on where it stopped.
+        """
+        return await store.fill(self.core, self.core.patience(patience).seconds)
+
+    async def try_all(self) -> None:
+        """See to it that no server counts as down only because it was not tried since another came up.
+
+        Updates made before every server has been tried end at some of the servers and need resolution. Waits
+        as long as one that is down may take to answer.
+        """
+        up = [r.server.since for r in self.core.replicas if r.server.state is State.UP]
+        behind = (
+            [
+                r.server
+                for r in self.core.replicas
+                if r.server.state is State.DOWN and r.server.since < max(up)
+            ]
+            if up
+            else []
+        )
+        if not behind or not self.core.context.online:
+            return
+        async with trio.open_nursery() as nursery:
+            for server in behind:
+                nursery.start_soon(server.try_again)
 
     async def store_by_handle(
         self, store: HandleStore, record: bytes, *, patience: float | None = None

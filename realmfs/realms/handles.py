@@ -2,18 +2,21 @@
 
 Contents first, in pieces, into a container at each server; then one record (reintegration.md §3).
 
-Each server of the group gets its own handle and is filled at its own speed. When no server is being filled
-any more, the record is executed at all that have the whole file, as any other update. Since all execute the
-same store id, no resolution is needed. What was sent before an interruption counts: a `HandleStore` can be
-run again.
+Each server of the group gets its own handle and is filled at its own speed (`fill`): that changes nothing
+that anybody can see, takes no locks and needs no store id, so other updates go on meanwhile. Then the record
+is executed (`run`) at all that have the whole file, as any other update. Since all execute the same store id,
+no resolution is needed. What was sent before an interruption counts, also in another process (`dump`): the
+servers say how much they have, as long as they have not been restarted themselves.
 """
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
+from realmfs.realms.collate import collate_update
 from realmfs.realms.core import Core
 from realmfs.realms.round import Answers, Call, Patience
 from realmfs.realms.server import Answer
@@ -28,6 +31,7 @@ from realmfs.vice.types import Fid, ReintHandle
 
 log = logging.getLogger(__name__)
 
+_PASSING = frozenset({Code.ETIMEDOUT, Code.ERETRY, Code.EWOULDBLOCK})
 FRAGMENT = 4 << 20
 CLOSE_FACTOR = 3
 """The record may have to wait for locks, so it gets so many times the patience."""
@@ -64,17 +68,55 @@ class HandleStore:
     user: int
     containers: dict[int, _Container] = field(default_factory=dict)
     """By slot."""
+    changed: Callable[[], None] = lambda: None
+    """Told when a handle was opened or lost: what `dump` returns has changed."""
+    progress: Callable[[int], None] = lambda _: None
+    """Told of more bytes that a server has; `sent` counts for all."""
 
     @property
     def sent(self) -> int:
         """Bytes that the slowest server being filled has got."""
         return min((container.sent for container in self.containers.values()), default=0)
 
-    async def run(self, core: Core, record: bytes, seconds: float) -> Reintegrated:
-        """Fill the containers of all members, then execute the record, which names the contents' length.
+    def dump(self) -> bytes:
+        """Return the handles, to go on with in another process: `load` takes them."""
+        handles = {slot: container.handle for slot, container in self.containers.items()}
+        return json.dumps({slot: [h.birth_time, h.device, h.inode] for slot, h in handles.items()}).encode()
 
-        Gives up on a server after `seconds` without progress.
+    def load(self, note: bytes | None) -> None:
+        """Go on with the handles that `dump` returned. A note that makes no sense is none."""
+        try:
+            for slot, numbers in json.loads(note or b"{}").items():
+                self.containers[int(slot)] = _Container(ReintHandle(*map(int, numbers)))
+        except (ValueError, TypeError, AttributeError):
+            self.containers.clear()
+
+    async def fill(self, core: Core, seconds: float) -> Reintegrated:
+        """Bring the contents to all members; SUCCESS once every one that is still up has them.
+
+        Changes nothing that anybody can see. Gives up on a server after `seconds` without progress.
         """
+        answers = await self._fill_all(core, core.members(), seconds)
+        codes = {a.code for slot, a in answers.items() if a.heard or core.servers[slot].available}
+        if Code.SUCCESS not in codes or not codes.isdisjoint(_PASSING):
+            codes = codes - {Code.SUCCESS} | {Code.ETIMEDOUT}
+            return Reintegrated(collate_update(codes, reintegrating=True), -1, (), uncertain=False)
+        return Reintegrated(Code.SUCCESS, -1, (), uncertain=False)
+
+    async def run(self, core: Core, record: bytes, seconds: float) -> Reintegrated:
+        """See to it that the members have the contents, then execute the record, which names their length.
+
+        If any member was filled before, only such members are asked; the others get it by resolution.
+        """
+        members = core.members()
+        filled = [replica for replica in members if replica.slot in self.containers]
+        answers = await self._fill_all(core, filled or members, seconds)
+        full = [r for r in filled or members if answers[r.slot].code is Code.SUCCESS]
+        if full:
+            answers |= await self._close(core, full, record, seconds)
+        return conclusion(core, answers, index=False)
+
+    async def _fill_all(self, core: Core, members: Sequence[Replica], seconds: float) -> Answers:
         answers: Answers = {}
 
         async def fill(replica: Replica) -> None:
@@ -82,14 +124,10 @@ class HandleStore:
             answer = await self._fill(core, replica, seconds)
             answers[replica.slot] = answer._replace(sent=False)
 
-        members = core.members()
         async with trio.open_nursery() as nursery:
             for replica in members:
                 nursery.start_soon(fill, replica)
-        full = [replica for replica in members if answers[replica.slot].code is Code.SUCCESS]
-        if full:
-            answers |= await self._close(core, full, record, seconds)
-        return conclusion(core, answers)
+        return answers
 
     async def _close(self, core: Core, full: Sequence[Replica], record: bytes, seconds: float) -> Answers:
         """Execute the record at the servers that have all the contents."""
@@ -112,7 +150,7 @@ class HandleStore:
             answers = await update(core, full, self.user, call, Patience(seconds * CLOSE_FACTOR))
         for slot, answer in answers.items():
             if answer.heard:
-                del self.containers[slot]
+                self._drop(slot)
         return answers
 
     async def _fill(self, core: Core, replica: Replica, seconds: float) -> Answer:
@@ -132,9 +170,14 @@ class HandleStore:
             )
             if answer.code is Code.SUCCESS:
                 container.sent += size
+                self.progress(size)
         if answer.code is not Code.SUCCESS and answer.heard:
-            self.containers.pop(replica.slot, None)
+            self._drop(replica.slot)
         return answer
+
+    def _drop(self, slot: int) -> None:
+        if self.containers.pop(slot, None) is not None:
+            self.changed()
 
     async def _begin(self, core: Core, replica: Replica, patience: Patience) -> Answer:
         """Go on with the container there is, or open one."""
@@ -151,7 +194,7 @@ class HandleStore:
                     container.sent = self.source.size + 1
                 if container.sent <= self.source.size:
                     return answer
-            del self.containers[replica.slot]
+            self._drop(replica.slot)
         call = Call(OpenReintHandle.OPCODE, OpenReintHandle(fid=self.fid).pack())
         answer = await self._ask(core, replica, call, patience)
         if answer.code is Code.SUCCESS:
@@ -160,6 +203,7 @@ class HandleStore:
             except BadPacket:
                 return answer._replace(code=Code.EIO)
             self.containers[replica.slot] = _Container(handle)
+            self.changed()
         return answer
 
     async def _ask(self, core: Core, replica: Replica, call: Call, patience: Patience) -> Answer:

@@ -28,6 +28,7 @@ be bound it is down.
 
 import enum
 import logging
+from math import inf
 from typing import NamedTuple, Protocol
 
 import trio
@@ -99,6 +100,8 @@ class Server:
         self.epoch = 0
         self.promised = False
         """Whether it has given a promise that still stands, as far as we know."""
+        self.since = -inf
+        """When it was found to be as it is; for one that is down, when it was last tried (trio's clock)."""
         self.reason = ""
         """Why it is down, for people."""
         self.back_probes = 0
@@ -268,8 +271,10 @@ class Server:
         Drop everything but its callback connection, whose keys a returning server may still use.
         """
         if self.state is State.DOWN:
+            self.since = trio.current_time()
             return
         log.info("%s of %s is down: %s", self, self.realm, reason)
+        self.since = trio.current_time()
         self.state = State.DOWN
         self.reason = reason
         self._just_naked = False
@@ -322,6 +327,7 @@ class Server:
     def _up(self) -> None:
         if self.state is not State.UP:
             log.info("%s of %s is up", self, self.realm)
+            self.since = trio.current_time()
         self.state = State.UP
         self.reason = ""
         self._void()
@@ -341,6 +347,11 @@ class Server:
             return False
         self.links.adopt(link)
         return True
+
+    async def try_again(self) -> None:
+        """Try one that is down, now."""
+        if not await self.reach():
+            self.since = trio.current_time()
 
     def void_promises(self) -> None:
         """Raise the event "up": something shows that its promises do not stand."""

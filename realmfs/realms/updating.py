@@ -41,11 +41,27 @@ ORDERED_FROM = 2
 
 
 async def update(
-    core: Core, members: Collection[Replica], user: int, call: Call, patience: Patience
+    core: Core,
+    members: Collection[Replica],
+    user: int,
+    call: Call,
+    patience: Patience,
+    *,
+    first_alone: bool = False,
 ) -> Answers:
-    """Execute a call at all `members`; whoever holds `core.updating`. See the drawing above."""
+    """Execute a call at all `members`; whoever holds `core.updating`. See the drawing above.
+
+    `first_alone`: the call may be what servers die of, so the others get it only once one has lived through
+    it.
+    """
     replicas = sorted(members)
-    if core.contended >= ORDERED_FROM:
+    if first_alone:
+        answers = await core.ask(call, user, patience, replicas[:1])
+        if not answers[replicas[0].slot].heard:
+            return answers
+        if replicas[1:]:
+            answers |= await core.ask(call, user, patience, replicas[1:])
+    elif core.contended >= ORDERED_FROM:
         answers = await _one_by_one(core, replicas, user, call, patience)
     else:
         answers = await core.ask(call, user, patience, replicas)
@@ -94,7 +110,7 @@ def executed(answers: Answers) -> tuple[int, ...]:
 
 
 async def reintegrate(
-    core: Core, records: bytes, user: int, out_of_order: bool, patience: Patience
+    core: Core, records: bytes, user: int, out_of_order: bool, patience: Patience, first_alone: bool
 ) -> Reintegrated:
     """Replay a packed log at all members. Whatever happens is in the result."""
     if not records:
@@ -111,7 +127,7 @@ async def reintegrate(
         call = Call(
             Reintegrate.OPCODE, request(piggy), source=BytesSource(records), reintegrating=True, strict=True
         )
-        answers = await update(core, members, user, call, patience)
+        answers = await update(core, members, user, call, patience, first_alone=first_alone)
     return _outcome(core, answers, batch)
 
 
@@ -126,8 +142,11 @@ def _outcome(core: Core, answers: Answers, batch: list[Cop2Entry]) -> Reintegrat
     return replace(conclusion(core, answers), stale_dirs=tuple(stale), stale_overflow=overflow)
 
 
-def conclusion(core: Core, answers: Answers) -> Reintegrated:
-    """Return how a reintegration with these answers ended. Any success is one: the others are resolved."""
+def conclusion(core: Core, answers: Answers, *, index: bool = True) -> Reintegrated:
+    """Return how a reintegration with these answers ended. Any success is one: the others are resolved.
+
+    `index`: the answers name a record; those to a closed handle do not.
+    """
     slots = executed(answers)
     known = tuple(sorted(slot for slot, answer in answers.items() if answer.code is Code.EALREADY))
     code = collate_update([answer.code for answer in answers.values()], reintegrating=True)
@@ -135,7 +154,8 @@ def conclusion(core: Core, answers: Answers) -> Reintegrated:
         behind = any(slot not in slots and core.servers[slot].available for slot in core.servers)
         resolve = core.replicated and behind
         return Reintegrated(Code.SUCCESS, -1, slots, uncertain(answers), needs_resolve=resolve, known=known)
-    return Reintegrated(code, _index(answers, code), (), uncertain(answers), known=known)
+    blamed = _index(answers, code) if index else -1
+    return Reintegrated(code, blamed, (), uncertain(answers), known=known)
 
 
 def _index(answers: Answers, code: Code) -> int:

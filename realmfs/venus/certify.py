@@ -1,8 +1,10 @@
-"""Finding out before a batch is sent that servers would refuse its names (reintegration.md §§2.2, 2.3).
+"""Finding out before a batch is sent that servers would refuse it (reintegration.md §§2.2, 2.3).
 
 A reference server that has to roll back a batch with a creation in it does not survive that. Every replica
-gets the same batch, and once they are restarted they get it again. So what they would refuse is looked for
-here, in directories that are certainly theirs:
+gets the same batch, and once they are restarted they get it again. So batches with creations hold nothing
+else that others could be in the way of (batch.py), and what is left is looked for here:
+
+* Names and the right to insert, in directories that are certainly the servers':
 
     promise holds, servers heard of lately    what is cached is what the servers have, with our changes: the
                                               operation was checked against it already
@@ -10,53 +12,154 @@ here, in directories that are certainly theirs:
                                               off, and have given up calling us back
     neither                                   the directory is fetched, and the batch replayed on its names
 
+* Room in the volume's quota, as the servers told it not long ago.
+
+A batch of unknown outcome, during which a server may have died, is looked at thoroughly before it is sent
+again: all its directories are fetched, and all its files must still be of the version that it begins from.
+
 What comes between this look and the call is not seen: that is as long as one round trip.
 """
 
 from collections.abc import Sequence
+from math import inf
+
+import trio
 
 from realmfs.realms.group import Group
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import BytesSink
+from realmfs.venus.commit import vectors_of
 from realmfs.venus.core import Core
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.log import AnyRecord, Create, Link, MakeDir, Remove, RemoveDir, Rename, SymLink
-from realmfs.vice.types import Fid
+from realmfs.vice.log import (
+    AnyRecord,
+    Chmod,
+    Chown,
+    Create,
+    Link,
+    MakeDir,
+    Remove,
+    RemoveDir,
+    Rename,
+    Store,
+    SymLink,
+    Utimes,
+)
+from realmfs.vice.types import Fid, Rights, Status
 
 LATELY = 2.0  # seconds; servers try for longer than that to call back
+ROOM_KNOWN = 10.0  # seconds for which the room in a volume is taken for known
+ROOM_ENOUGH = 4096  # blocks of 1 KiB; with more than that left, nobody is asked again so soon
+BLOCKS = 2  # charged for a new object, at most
 
 Names = dict[bytes, Fid]
+Refusal = tuple[int, Code]
+"""The index of the record that would be refused (-1: of none in particular), and with what."""
 _MAKES = (Create, MakeDir, SymLink)
+_GONE = frozenset({Code.ENOENT, Code.VNOVNODE})
 
 
-async def refusal(
-    core: Core, volume: VolumeState, records: Sequence[AnyRecord], uid: int
-) -> tuple[int, Code] | None:
-    """Return the index of the first record that servers would refuse for a name, and with what; or None.
+class Certifier:
+    """Looks at batches of one volume."""
 
-    Asks only for batches that make objects. Raises CodaError if a directory cannot be had.
-    """
-    if not any(isinstance(record, _MAKES) for record in records):
+    def __init__(self, core: Core, volume: VolumeState) -> None:
+        self._core = core
+        self._volume = volume
+        self._room = 0.0
+        self._room_until = -inf
+
+    async def refusal(
+        self, records: Sequence[AnyRecord], uid: int, *, thorough: bool = False
+    ) -> Refusal | None:
+        """Return what servers would refuse, or None.
+
+        Without `thorough` asks only for batches that make objects. Raises CodaError if something cannot be
+        had.
+        """
+        makes = sum(isinstance(record, _MAKES) for record in records)
+        if not makes and not thorough:
+            return None
+        found = await self._names_refused(records, uid, thorough)
+        if found is None and makes and not await self._has_room(makes, uid):
+            found = -1, Code.EDQUOT
+        if found is None and thorough:
+            found = await self._versions_refused(records, uid)
+        return found
+
+    async def _names_refused(self, records: Sequence[AnyRecord], uid: int, thorough: bool) -> Refusal | None:
+        directories: dict[Fid, Names | None] = {}
+        made = {record.fid for record in records if isinstance(record, MakeDir)}
+        for index, record in enumerate(records):
+            for parent in _parents(record):
+                if parent in directories:
+                    continue
+                inserts = isinstance(record, (*_MAKES, Link))
+                try:
+                    directories[parent] = (
+                        None if parent in made else await self._look(parent, uid, thorough, inserts)
+                    )
+                except CodaError as error:
+                    if error.code not in _GONE and error.code is not Code.EACCES:
+                        raise
+                    return index, Code.ENOENT if error.code in _GONE else Code.EACCES
+            code = _replay(record, directories)
+            if code is not None:
+                return index, code
         return None
-    directories: dict[Fid, Names | None] = {}
-    made = {record.fid for record in records if isinstance(record, MakeDir)}
-    for index, record in enumerate(records):
-        for parent in _parents(record):
-            if parent in directories:
-                continue
+
+    async def _look(self, fid: Fid, uid: int, thorough: bool, inserts: bool) -> Names | None:
+        """Return the names in a directory; None if those in the cache are certain. Raises CodaError."""
+        group = self._core.group(self._volume)
+        node = self._volume.nodes.get(fid[1:])
+        if node is not None and node.promise == node.sample() and not thorough:
+            if group.silence < LATELY:
+                return None
+            status = (await group.get_attr(fid, uid)).status
+            _require(status, inserts)
+            if node.same_version(status.vv):
+                return None
+        return await _names(group, fid, uid, inserts)
+
+    async def _has_room(self, count: int, uid: int) -> bool:
+        """Tell whether so many new objects fit into the volume's quota."""
+        now = trio.current_time()
+        self._room -= count * BLOCKS
+        if now > self._room_until or self._room < 0:
             try:
-                certain = parent in made or await _is_certain(core.group(volume), volume, parent, uid)
-                directories[parent] = None if certain else await _names(core.group(volume), parent, uid)
+                status = (await self._core.group(self._volume).volume_status(uid)).status
             except CodaError as error:
-                if error.code not in (Code.ENOENT, Code.VNOVNODE):
+                if error.code in (Code.ETIMEDOUT, Code.EWOULDBLOCK):
                     raise
-                return index, Code.ENOENT
-        code = _replay(record, directories)
-        if code is not None:
-            return index, code
-    return None
+                status = None  # servers that do not tell: then the batch itself will
+            self._room = inf
+            if status is not None and status.max_quota > 0:
+                self._room = status.max_quota - status.blocks_in_use - count * BLOCKS
+            self._room_until = now + (ROOM_KNOWN if self._room < ROOM_ENOUGH else ROOM_KNOWN * 6)
+        return self._room >= 0
+
+    async def _versions_refused(self, records: Sequence[AnyRecord], uid: int) -> Refusal | None:
+        """Compare the versions that records begin from with the servers'."""
+        group = self._core.group(self._volume)
+        vectors = vectors_of(self._core, self._volume, records)
+        seen = {record.fid for record in records if isinstance(record, _MAKES)}
+        for index, record in enumerate(records):
+            if not isinstance(record, Store | Utimes | Chmod | Chown | Remove | Rename | Link):
+                continue
+            fid = record.fid
+            if fid in seen or fid.is_directory:
+                continue
+            seen.add(fid)
+            try:
+                status = (await group.get_attr(fid, uid)).status
+            except CodaError as error:
+                if error.code in _GONE or error.code is Code.EINCONS:
+                    return index, Code.EINCONS if error.code is Code.EINCONS else Code.ENOENT
+                raise
+            if status.vv.store_id != vectors[fid].store_id:
+                return index, Code.EINCOMPATIBLE
+        return None
 
 
 def _parents(record: AnyRecord) -> tuple[Fid, ...]:
@@ -67,14 +170,12 @@ def _parents(record: AnyRecord) -> tuple[Fid, ...]:
     return ()
 
 
-async def _is_certain(group: Group, volume: VolumeState, fid: Fid, uid: int) -> bool:
-    node = volume.nodes.get(fid[1:])
-    if node is None or node.promise != node.sample():
-        return False
-    return group.silence < LATELY or node.same_version((await group.get_attr(fid, uid)).status.vv)
+def _require(status: Status, inserts: bool) -> None:
+    if inserts and not status.my_rights & Rights.INSERT:
+        raise CodaError(Code.EACCES, "no right to insert")
 
 
-async def _names(group: Group, fid: Fid, uid: int) -> Names:
+async def _names(group: Group, fid: Fid, uid: int, inserts: bool) -> Names:
     sinks: dict[int, BytesSink] = {}
 
     def at(offset: int) -> BytesSink:
@@ -82,7 +183,7 @@ async def _names(group: Group, fid: Fid, uid: int) -> Names:
             del sinks[start]
         return sinks.setdefault(offset, BytesSink())
 
-    await group.fetch(fid, uid, at)
+    _require((await group.fetch(fid, uid, at)).status, inserts)
     try:
         directory = Directory.parse(b"".join(bytes(sinks[start].data) for start in sorted(sinks)))
     except BadPacket as error:

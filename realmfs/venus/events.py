@@ -77,6 +77,24 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StoreProgress(Event):
+    """A large file is on its way to the servers: the slowest has `have` of `size` bytes, `rate` bytes/s."""
+
+    kind: ClassVar[str] = "progress"
+    object: str
+    have: int
+    size: int
+    rate: float
+
+    def text(self) -> str:
+        """`storing (name) 40% (4Bs/10Bs) 2 KiB/s`."""
+        percent = 100 * self.have // self.size if self.size else 100
+        return (
+            f"storing ({self.object}) {percent}% ({self.have}Bs/{self.size}Bs) {self.rate / 1024:.0f} KiB/s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CallbackBroken(Event):
     """A server says that an object or (vnode 0) something in a volume changed."""
 

@@ -1,142 +1,166 @@
 """Sending the modify log: one sender per volume with waiting records (reintegration.md §§2, 5).
 
-                       ┌────────────────────────── woken: a record, a server, a token, a close
+                       ┌────────────────────────── woken: a record, a server, a token, a close, a person
                        ▼
     idle ──► choose a batch ──► translate local fids ──► freeze (store ids) ──► thread, pack, send
-      ▲            ▲                                                                   │
+      ▲            ▲   │                                                           │
+      │            │   └──► large stores: upload beside all this (uploads.py)      │
+      │            │                                                               │
       │            ├── committed: versions, COP2, records deleted ◄── 0, or already done and shown to be so
       │            ├── thawed, sent again after a pause          ◄── busy, no space, no token: nothing applied
-      │            ├── thawed, one record blocked with a reason  ◄── refused: waits for a person
+      │            ├── thawed, one record blocked with a reason  ◄── refused: waits for a person; what does
+      │            │                                                 not depend on it goes on (batch.py)
       │            └── still frozen: outcome unknown             ◄── no answer
       │                      │
       └── nothing left       └──► settle: ask for the objects; if one carries the store id of a record of the
-                                  batch, all of it was done (a batch is atomic); else it is sent again
+                                  batch, all of it was done (a batch is atomic); else it is checked against
+                                  what the servers have now, and sent again, at one server first
 
 What must not happen, and why it does not
 
-* Lost: a record is deleted only in `_commit`, which needs a server's 0 or an object seen with the record's
-  store id.
+* Lost: a record is deleted only in `Committer.commit`, which needs a server's 0 or an object seen with the
+  record's store id.
 * Applied twice: store ids stay with frozen records, over restarts as well. A server that knows them answers
   EALREADY; one that has forgotten finds other store ids in the objects and refuses. While an outcome is
   unknown nothing else of the volume is sent.
-* Believed too easily: EALREADY counts only for a batch that was sent before under these store ids, which
-  are never used twice; for any other it is not about us, and the batch gets new store ids.
+* Believed too easily: see outcome.py.
 * Changed under way: contents of a store are an immutable container from the moment they were logged;
   servers fetch them from there while our call waits (`source`). Nothing cancels a frozen record.
+* Dead servers: what a server may have died of is looked at again, goes to one server first, and from the
+  third doubtful outcome on record by record; one that has taken servers with it by itself is blocked.
 """
 
 import logging
-import os
 import random
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import takewhile
 
 import trio
 
-from realmfs.cache.containers import Container
-from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import LogEntry, Role, State
-from realmfs.realms.handles import HandleStore
 from realmfs.realms.types import ANYUSER, Reintegrated
-from realmfs.rpc2.transfer import FileSource, Source
-from realmfs.venus.batch import Batch, Kind, Waiting, choose
-from realmfs.venus.certify import refusal
-from realmfs.venus.commit import Committer, vectors_of
+from realmfs.rpc2.transfer import Source
+from realmfs.venus.batch import Batch, Choice, Kind, Rules, Waiting, Why, choose
+from realmfs.venus.certify import Certifier
+from realmfs.venus.commit import Committer
 from realmfs.venus.core import Core
 from realmfs.venus.events import ChangeSent, Conflict, Reintegrating, VolumeChanged
 from realmfs.venus.events import Waiting as WaitingFor
 from realmfs.venus.fids import Fids
+from realmfs.venus.flight import (
+    Contents,
+    ContentsLost,
+    Flight,
+    full_record,
+    last_uniquifier,
+    object_of,
+    sent_as,
+)
+from realmfs.venus.outcome import TOKENS, Judgement, Next, judge
 from realmfs.venus.passing import forget_passing
+from realmfs.venus.uploads import Upload, handle_store
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.log import AnyRecord, Store, pack_log, thread, unpack_log
+from realmfs.vice.log import Store, pack_log, unpack_log
 from realmfs.vice.types import Fid
 
 log = logging.getLogger(__name__)
 
-LOOK_AHEAD = 500  # records looked at to fill a batch
+LOOK_AHEAD = 500  # records looked at to fill a batch; all, if that finds nothing because of some that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
-SPACE_PAUSE = 60.0
 OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
-PATIENT = 5  # answers that may be passing trouble (EIO, EINVAL of a transfer) before they count as a refusal
-BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY})
-NO_SPACE = frozenset({Code.EDQUOT, Code.ENOSPC})
-NOT_ALLOWED = frozenset({Code.EPERM, Code.EACCES})
-NO_ANSWER = frozenset({Code.ETIMEDOUT})
-PASSING = frozenset({Code.EIO, Code.EINVAL, Code.ENXIO})
+SINGLY = 3  # doubtful outcomes in a row from which on records are sent one by one
+FATAL = 6  # ... and from which on a single record is kept from the servers
+MANY_WAIT_PAUSE = 2.0
+UPLOADS = 1  # large stores of a volume brought to the servers at once
+LEAST_BIG = 256 << 10
 
 
-@dataclass(slots=True)
-class Flight:
-    """A batch on its way: entries, the records as sent, and the contents that servers will fetch."""
+class Writeback:
+    """When records go: `age`, seconds they wait at least; `time`, seconds of transfer in one batch."""
 
-    batch: Batch
-    entries: list[LogEntry]
-    records: list[AnyRecord]
-    contents: dict[Fid, Container] = field(default_factory=dict)
-
-    def close(self) -> None:
-        """Let go of the contents."""
-        for content in self.contents.values():
-            content.close()
-        self.contents.clear()
+    def __init__(self, age: float, time: float) -> None:
+        self.age = age
+        self.time = time
 
 
 class Sender:
     """Sends one volume's log until it is empty or something is in the way."""
 
-    def __init__(self, core: Core, fids: Fids, committer: Committer, volume: VolumeState) -> None:
+    def __init__(
+        self, core: Core, fids: Fids, committer: Committer, volume: VolumeState, writeback: Writeback
+    ) -> None:
         self._core = core
         self._fids = fids
         self._committer = committer
+        self._certifier = Certifier(core, volume)
         self._volume = volume
+        self._writeback = writeback
         self._wake = trio.Event()
         self._pause = 0.0
+        self._backing_off = False
         self._failures = 0
-        self._handle: HandleStore | None = None  # goes on where it stopped, as long as it is of
-        self._handle_contents = 0  # this container
-        self.flight: Flight | None = None
-        self.force = False
+        self._doubts = 0  # doubtful outcomes in a row
+        self._alone = 0  # so many records are sent one by one
+        self._unsettled = True  # there may be frozen records
+        self._uploads: dict[int, Upload] = {}
+        self._nursery: trio.Nursery | None = None
+        self._flight: Flight | None = None
+        self.force = False  # send what waits for its age, too
+        self.resting = trio.lowlevel.ParkingLot()  # who waits until nothing more can be done for now
 
-    def wake(self) -> None:
-        """Something changed: look again."""
-        self._wake.set()
+    def wake(self, *, urgent: bool = True) -> None:
+        """Something changed: look again. Not urgent is a new record, which ends no back-off."""
+        self._unsettled |= urgent
+        if urgent or not self._backing_off:
+            self._wake.set()
+
+    def source(self, fid: Fid) -> Source:
+        """Return the frozen contents that a server fetches back. Raises CodaError ENOENT."""
+        if self._flight is None:
+            raise CodaError(Code.ENOENT, f"no store of {fid} is on its way")
+        return self._flight.source(fid)
 
     async def run(self) -> None:
         """Send whatever waits, for ever."""
-        while True:
-            self._wake = trio.Event()
-            try:
-                progress = await self._cycle()
-            except CodaError as error:
-                log.info("%s: %s", self._volume.name, error)
-                progress = False
-                self._slow_down()
-            except (OSError, ContainerLost) as error:
-                log.error("%s: the log cannot be sent: %s", self._volume.name, error)
-                progress = False
-                self._slow_down()
-            if progress:
-                self._pause = 0.0
-                continue
-            with trio.move_on_after(self._pause or float("inf")):
-                await self._wake.wait()
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                self._wake = trio.Event()
+                if await self._step():
+                    self._pause = 0.0
+                    continue
+                self.resting.unpark_all()
+                with trio.move_on_after(self._pause or float("inf")):
+                    await self._wake.wait()
+
+    async def _step(self) -> bool:
+        self._backing_off = False
+        try:
+            return await self._cycle()
+        except ContentsLost as lost:
+            self._contents_lost(lost)
+            return True
+        except CodaError as error:
+            log.info("%s: %s", self._volume.name, error)
+        except OSError as error:
+            log.error("%s: the log cannot be sent: %s", self._volume.name, error)
+        self._slow_down()
+        return False
 
     def _slow_down(self, least: float = FIRST_PAUSE) -> None:
         """Wait longer each time, by chance not in step with other clients."""
+        self._backing_off = True
         self._pause = min(max(self._pause * 2, least), max(LONGEST_PAUSE, least)) * random.uniform(0.8, 1.2)
 
     async def _cycle(self) -> bool:
         """Send one batch; tell whether to go on at once."""
-        volume = self._volume
-        head = self._core.cache.log.entries(volume.key, limit=1)
+        volume, waiting = self._volume, self._core.cache.log
+        head = waiting.entries(volume.key, limit=1)
         self._pause, pause = 0.0, self._pause
         if not head:
-            volume.drained.unpark_all()
-            self._say("")
+            self._nothing_left()
             return False
         self._pause = pause
         if volume.place is None:
@@ -145,28 +169,51 @@ class Sender:
         if not self._may_send(head[0]):
             self._pause = 0.0
             return False
-        entries = self._core.cache.log.entries(volume.key, limit=LOOK_AHEAD)
-        frozen = [entry for entry in entries if entry.frozen]
-        if frozen:
-            return await self._settle(frozen)
-        batch = self._choose(list(takewhile(partial(_same_author, head[0]), entries)))
-        if batch is None:
-            self._pause = OPEN_FILES_PAUSE
-            self._say("files that are open for writing")
+        if self._unsettled:
+            frozen = waiting.frozen(volume.key)
+            if frozen:
+                return await self._settle(frozen)
+            self._unsettled = False
+        self._tend_uploads()
+        choice, entries = self._choose(head[0])
+        self._start_uploads(choice.uploads, entries)
+        if choice.batch is None:
+            self._nothing_now(choice.why, entries)
             return False
-        return await self._send(batch, [entry for entry in entries if entry.sequence in batch.sequences])
+        self._say("")
+        chosen = set(choice.batch.sequences)
+        return await self._send(choice.batch, [entry for entry in entries if entry.sequence in chosen])
+
+    def _nothing_left(self) -> None:
+        self.force = False
+        self._tend_uploads()
+        self._volume.drained.unpark_all()
+        self._say("")
+
+    def _nothing_now(self, why: Why, entries: Sequence[LogEntry]) -> None:
+        self._say(why.value)
+        self.force = False
+        if self._backing_off:
+            return
+        self._pause = OPEN_FILES_PAUSE if why is Why.OPEN else 0.0
+        if len(entries) > LOOK_AHEAD:  # a new record may go, but not each must cost a look at all the others
+            self._backing_off, self._pause = True, MANY_WAIT_PAUSE
+        if why is Why.YOUNG or self._writeback.age:
+            oldest = next((entry.time for entry in entries if self._is_young(entry)), None)
+            if oldest is not None:
+                wait = max(oldest + self._writeback.age - self._core.now(), 0.1)
+                self._pause = min(self._pause or wait, wait)
 
     def _may_send(self, head: LogEntry) -> bool:
-        """Tell whether the oldest record may go. While it may not, each new change costs only this look."""
+        """Tell whether anything may go. While it may not, each new change costs only this look."""
         volume = self._volume
         reason = ""
         if not volume.reachable:
             reason = "servers"
         elif sent_as(head) != ANYUSER and not self._core.volumes.may_send(volume, head.uid, head.identity):
-            reason = "tokens"
-        elif head.state & State.BLOCKED and not head.frozen:
-            reason = "a decision"
-        self._say(reason)
+            reason = TOKENS
+        if reason:
+            self._say(reason)
         return not reason
 
     def _say(self, reason: str) -> None:
@@ -178,29 +225,54 @@ class Sender:
         flags = (reason,) if reason else ()
         self._core.events.publish(VolumeChanged(volume.name, volume.realm, volume.reachable, records, flags))
         owner = self._core.cache.log.owner(volume.key)
-        if reason == "tokens" and owner is not None:
+        if reason == TOKENS and owner is not None:
             self._core.events.publish(WaitingFor(volume.name, owner[0], reason))
 
-    def _choose(self, entries: Sequence[LogEntry]) -> Batch | None:
+    # -- choosing --------------------------------------------------------------------------------------
+
+    def _choose(self, head: LogEntry) -> tuple[Choice, list[LogEntry]]:
+        rules = self._rules()
+        for limit in (LOOK_AHEAD, -1):
+            found = self._core.cache.log.entries(self._volume.key, limit=limit)
+            entries = list(takewhile(partial(_same_author, head), found))
+            choice = choose(map(self._waiting, entries), rules)
+            if choice.batch is not None or len(found) < limit or choice.why is Why.YOUNG:
+                break
+        if choice.batch is not None and (self._alone or self._doubts >= SINGLY):
+            choice = replace(choice, batch=replace(choice.batch, sequences=choice.batch.sequences[:1]))
+        return choice, entries
+
+    def _rules(self) -> Rules:
+        """Return what fits into a batch: what is back-fetched holds locks at the servers (§2.2)."""
         settings = self._core.settings
-        return choose(
-            [self._waiting(entry) for entry in entries],
-            own_servers=settings.own_servers,
-            records=settings.batch_records,
-            files=settings.batch_files,
-            big=settings.big_store,
+        slowest = min(
+            (s.bandwidth for s in self._core.group(self._volume).servers_up if s.bandwidth), default=None
         )
+        big, size = settings.big_store, settings.big_store * 4
+        if slowest is not None:
+            big = min(big, max(int(slowest), LEAST_BIG))
+            size = max(int(slowest * self._writeback.time), big)
+        return Rules(settings.own_servers, settings.batch_records, settings.batch_files, big, size)
 
     def _waiting(self, entry: LogEntry) -> Waiting:
-        numbers = frozenset(number for number, _ in entry.about)
+        store = entry.opcode == Store.OPCODE
+        upload = self._uploads.get(entry.sequence)
         return Waiting(
             entry.sequence,
             entry.opcode,
-            numbers,
+            frozenset([number for number, role in entry.about if role & Role.OBJECT]),
+            frozenset([number for number, role in entry.about if role & Role.PARENT]),
+            frozenset() if store else _names(entry.record),
             entry.length,
             blocked=bool(entry.state & State.BLOCKED),
-            held=entry.opcode == Store.OPCODE and self._is_open(entry),
+            held=store and self._is_open(entry),
+            young=self._is_young(entry),
+            uploaded=upload is not None and upload.code is Code.SUCCESS,
         )
+
+    def _is_young(self, entry: LogEntry) -> bool:
+        age = self._writeback.age
+        return bool(age) and not self.force and entry.time + age > self._core.now()
 
     def _is_open(self, entry: LogEntry) -> bool:
         """Tell whether a store waits for its file to be closed; databases keep files open for days."""
@@ -209,14 +281,42 @@ class Sender:
             return False
         return self._core.now() - entry.time < self._core.settings.open_store_age
 
+    # -- large stores ----------------------------------------------------------------------------------
+
+    def _tend_uploads(self) -> None:
+        """Take in what became of uploads: done, interrupted, refused, or not wanted any more."""
+        for sequence, upload in list(self._uploads.items()):
+            entry = self._core.cache.log.get(self._volume.key, sequence)
+            if entry is None:
+                upload.cancel()
+                del self._uploads[sequence]
+            elif upload.code is not None and upload.code is not Code.SUCCESS:
+                del self._uploads[sequence]
+                outcome = Reintegrated(upload.code, -1, (), uncertain=False)
+                self._follow([entry], self._judge([entry], outcome, was_sent=False, by_handle=True), outcome)
+
+    def _start_uploads(self, sequences: Sequence[int], entries: Sequence[LogEntry]) -> None:
+        assert self._nursery is not None
+        for entry in entries:
+            if len(self._uploads) >= UPLOADS or self._backing_off:
+                return
+            if entry.sequence in sequences and entry.sequence not in self._uploads:
+                upload = self._uploads[entry.sequence] = Upload(self._core, self._volume, entry)
+                self._nursery.start_soon(self._upload, upload)
+
+    async def _upload(self, upload: Upload) -> None:
+        await upload.run()
+        self.wake()
+
     # -- sending ---------------------------------------------------------------------------------------
 
     async def _send(self, batch: Batch, entries: list[LogEntry]) -> bool:
         core, volume = self._core, self._volume
-        uid = sent_as(entries[0])
-        if await self._is_hopeless(entries):
-            return True
-        await self._fids.prepare(volume, entries, uid)
+        await core.group(volume).try_all()
+        refused = await self._foresee(entries)
+        if refused is not None:
+            return refused
+        await self._fids.prepare(volume, entries, sent_as(entries[0]))
         # No checkpoint up to the freeze: what was chosen is what is frozen.
         self._fids.translate(volume, entries)
         with core.cache.transaction():
@@ -228,125 +328,102 @@ class Sender:
 
     async def _fly(self, batch: Batch, entries: list[LogEntry], *, was_sent: bool) -> bool:
         core, volume = self._core, self._volume
-        flight = self.flight = self._flight(batch, entries)
+        self._unsettled = True
+        flight = self._flight = Flight.prepare(core, volume, batch, entries)
         total = core.cache.log.summary(volume.key).records
         core.events.publish(Reintegrating(volume.name, total, total))
         try:
-            outcome = await self._transmit(flight)
+            outcome = await self._transmit(flight, first_alone=was_sent and not core.settings.own_servers)
         finally:
-            self.flight = None
+            self._flight = None
             flight.close()
         progress = self._conclude(flight, outcome, was_sent)
-        left = core.cache.log.summary(volume.key).records
-        core.events.publish(Reintegrating(volume.name, left, total))
-        if progress:
-            self._failures = 0
+        core.events.publish(Reintegrating(volume.name, core.cache.log.summary(volume.key).records, total))
         return progress
 
-    async def _is_hopeless(self, entries: list[LogEntry]) -> bool:
-        """Tell whether servers would refuse a batch for its names; it is then kept from them (certify.py)."""
-        if self._core.settings.own_servers:
-            return False
-        records = [full_record(self._core, entry) for entry in entries]
-        found = await refusal(self._core, self._volume, records, sent_as(entries[0]))
-        if found is not None:
-            self._refused(entries, found[1], found[0])
-        return found is not None
-
-    def _flight(self, batch: Batch, entries: list[LogEntry]) -> Flight:
-        core = self._core
-        records = [full_record(core, entry) for entry in entries]
-        flight = Flight(batch, entries, thread(records, vectors_of(core, self._volume, records)))
-        try:
-            for entry, record in zip(entries, flight.records, strict=True):
-                if entry.container is not None and isinstance(record, Store):
-                    if record.fid in flight.contents:
-                        flight.contents.pop(record.fid).close()  # only the last store of a file is fetched
-                    flight.contents[record.fid] = core.cache.containers.open(entry.container)
-        except BaseException:
-            flight.close()
-            raise
-        return flight
-
-    async def _transmit(self, flight: Flight) -> Reintegrated:
+    async def _transmit(self, flight: Flight, *, first_alone: bool) -> Reintegrated:
         core, volume = self._core, self._volume
         group = core.group(volume)
-        uid = sent_as(flight.entries[0])
         packed = pack_log(flight.records)
         if flight.batch.kind is Kind.HANDLE:
-            ((fid, content),) = flight.contents.items()
-            if self._handle is None or self._handle.fid != fid or self._handle_contents != content.id:
-                self._handle = HandleStore(fid, _Contents(content), uid)
-                self._handle_contents = content.id
-            else:
-                self._handle.source = _Contents(content)
-            core.events.publish(ChangeSent("SendReintFragment", f"{volume.name}, {fid} [{content.length}]"))
-            outcome = await group.store_by_handle(self._handle, packed)
-            if outcome.code is not Code.ETIMEDOUT:
-                self._handle = None
-            return outcome
-        core.events.publish(
-            ChangeSent("Reintegrate", f"{volume.name}, ({len(flight.records)}, {len(packed)})")
-        )
-        return await group.reintegrate(packed, uid)
+            (entry,) = flight.entries
+            upload = self._uploads.pop(entry.sequence, None)
+            store = upload.store if upload is not None else handle_store(core, volume, entry)
+            (content,) = flight.contents.values()
+            store.source = Contents(content)
+            core.events.publish(ChangeSent("CloseReintHandle", f"{volume.name}, {store.fid}"))
+            return await group.store_by_handle(store, packed)
+        text = f"{volume.name}, ({len(flight.records)}, {len(packed)})"
+        core.events.publish(ChangeSent("Reintegrate", text))
+        return await group.reintegrate(packed, sent_as(flight.entries[0]), first_alone=first_alone)
 
-    def source(self, fid: Fid) -> Source:
-        """Return the frozen contents that a server fetches back. Raises CodaError ENOENT."""
-        content = self.flight.contents.get(fid) if self.flight is not None else None
-        if content is None:
-            raise CodaError(Code.ENOENT, f"no store of {fid} is on its way")
-        # A descriptor of its own: a server may read on after our call has ended and the container is closed.
-        descriptor = os.dup(content.fd)
-        source = _Lent(descriptor, 0, content.length)
-        weakref.finalize(source, os.close, descriptor)
-        return source
+    async def _foresee(self, entries: list[LogEntry], *, thorough: bool = False) -> bool | None:
+        """See whether servers would refuse a batch; it is then kept from them (certify.py).
+
+        Returns None if not; else whether to go on at once.
+        """
+        if self._core.settings.own_servers:
+            return None
+        records = [full_record(self._core, entry) for entry in entries]
+        found = await self._certifier.refusal(records, sent_as(entries[0]), thorough=thorough)
+        if found is None:
+            return None
+        index, code = found
+        outcome = Reintegrated(code, index, (), uncertain=False)
+        verdict = self._judge(entries, outcome, was_sent=False, by_handle=False)
+        return self._follow(entries, verdict, outcome)
 
     # -- what came of it -------------------------------------------------------------------------------
 
     def _conclude(self, flight: Flight, outcome: Reintegrated, was_sent: bool) -> bool:
         """Take in how a batch ended; tell whether to go on at once."""
-        code = outcome.code
         if was_sent and outcome.known:
             known = {*outcome.update_set, *outcome.known}
             outcome = replace(outcome, update_set=tuple(sorted(known)))
-        if code is Code.SUCCESS:
+        by_handle = flight.batch.kind is Kind.HANDLE
+        verdict = self._judge(flight.entries, outcome, was_sent=was_sent, by_handle=by_handle)
+        self._alone = max(0, self._alone - len(flight.entries))
+        if verdict.next is Next.COMMIT:
             self._committer.commit(self._volume, flight.entries, flight.records, outcome)
-            return True
-        if code is Code.EALREADY and was_sent and outcome.index >= _last_uniquifier(flight.entries):
+        elif verdict.next is Next.FOUND:
             self._committer.found(self._volume, flight.entries, flight.records, outcome.known)
+        else:
+            return self._follow(flight.entries, verdict, outcome)
+        self._failures = self._doubts = 0
+        self._unsettled = False
+        return True
+
+    def _judge(
+        self, entries: Sequence[LogEntry], outcome: Reintegrated, *, was_sent: bool, by_handle: bool
+    ) -> Judgement:
+        return judge(
+            outcome,
+            was_sent=was_sent,
+            last=last_uniquifier(entries),
+            by_handle=by_handle,
+            as_nobody=sent_as(entries[0]) == ANYUSER or not self._has_token(entries[0]),
+            failures=self._failures,
+        )
+
+    def _has_token(self, entry: LogEntry) -> bool:
+        return self._core.volumes.has_token(self._volume, entry.uid)
+
+    def _follow(self, entries: Sequence[LogEntry], verdict: Judgement, outcome: Reintegrated) -> bool:
+        """Do what a batch that was not executed calls for; tell whether to go on at once."""
+        if verdict.next is Next.REFUSED:
+            self._refused(entries, outcome.code, outcome.index)
             return True
-        if outcome.uncertain or code in NO_ANSWER or (code in BUSY and was_sent):
-            # Still frozen: the next cycle settles it. Only a server that returns makes a difference; one that
-            # is busy may be so with this very batch, sent before.
-            self._failures += 1
-            if not outcome.uncertain and code is Code.ETIMEDOUT and not was_sent:
-                self._thaw(flight.entries, Code.ETIMEDOUT)
+        self._failures += 1
+        if verdict.next is Next.UNKNOWN:
+            self._doubts += 1
             self._slow_down()
             return False
-        if code in BUSY:
-            self._thaw(flight.entries, code)
-            self._slow_down()
-        elif code in NO_SPACE:
-            self._thaw(flight.entries, code)
-            self._slow_down(SPACE_PAUSE)
-        elif code in NOT_ALLOWED and self._went_as_nobody(flight):
-            self._thaw(flight.entries, code)
-            if self._core.volumes.has_token(self._volume, flight.entries[0].uid):
-                return True  # from now on they go as the user's own
-            self._say("tokens")
-            self._slow_down(SPACE_PAUSE)
-        elif code in PASSING and self._failures < PATIENT:
-            self._failures += 1
-            self._thaw(flight.entries, code)
-            self._slow_down()
-        else:
-            self._refused(flight.entries, code, outcome.index)
-            return True
+        self._thaw(entries, outcome.code)
+        if verdict.why == TOKENS and self._has_token(entries[0]):
+            return True  # from now on they go as the user's own
+        self._say(verdict.why)
+        self._slow_down(verdict.pause or FIRST_PAUSE)
         return False
-
-    def _went_as_nobody(self, flight: Flight) -> bool:
-        head = flight.entries[0]
-        return sent_as(head) == ANYUSER or not self._core.volumes.has_token(self._volume, head.uid)
 
     def _thaw(self, entries: Sequence[LogEntry], code: Code) -> None:
         core = self._core
@@ -357,10 +434,13 @@ class Sender:
             forget_passing(core, still)
 
     def _refused(self, entries: Sequence[LogEntry], code: Code, index: int) -> None:
-        """Mark the record that servers refuse; it and all behind it wait for a person (conflicts.md §2.2)."""
+        """Mark the record that servers refuse: it waits for a person, and all that depends on it."""
         core = self._core
         self._failures = 0
         self._thaw(entries, code)
+        if index < 0 and len(entries) > 1:
+            self._alone = len(entries)  # the servers blame none of them, so each must answer for itself
+            return
         guilty = entries[index if 0 <= index < len(entries) else 0]
         current = core.cache.log.get(self._volume.key, guilty.sequence)
         if current is None:
@@ -371,75 +451,57 @@ class Sender:
         log.info("%s: the servers refuse a change of %s: %s", self._volume.name, core.path(node), code.name)
         core.events.publish(Conflict(core.path(node), str(node.fid), local=True))
 
+    def _contents_lost(self, lost: ContentsLost) -> None:
+        """A store can never be sent. Nothing of its batch is at the servers, or it would have been found."""
+        log.error("%s: contents that were to be sent are lost: %s", self._volume.name, lost)
+        frozen = self._core.cache.log.frozen(self._volume.key)
+        self._thaw(frozen, Code.EIO)
+        self._refused([lost.entry], Code.EIO, 0)
+
+    # -- doubt -----------------------------------------------------------------------------------------
+
     async def _settle(self, frozen: list[LogEntry]) -> bool:
         """Find out whether records whose outcome is unknown have been executed; if not, send them again."""
-        records = [full_record(self._core, entry) for entry in frozen]
-        slots = await self._committer.executed_at(self._volume, frozen, records)
+        core, volume = self._core, self._volume
+        group = core.group(volume)
+        await group.try_all()
+        records = [full_record(core, entry) for entry in frozen]
+        slots = await self._committer.executed_at(volume, frozen, records)
         if slots:
-            self._committer.found(self._volume, frozen, records, slots)
+            self._committer.found(volume, frozen, records, slots)
+            self._doubts = 0
+            self._unsettled = False
             return True
-        if await self._is_hopeless(frozen):
-            return True
-        opcodes = {entry.opcode for entry in frozen}
-        big = len(frozen) == 1 and frozen[0].length > self._core.settings.big_store
-        kind = Kind.HANDLE if big and opcodes == {Store.OPCODE} else Kind.MIXED
+        refused = await self._foresee(frozen, thorough=True)
+        if refused is not None:
+            return refused
+        if self._doubts >= SINGLY and len(group.slots_up) == volume.replicas:  # nobody has executed it
+            if len(frozen) > 1:
+                self._thaw(frozen, Code.ERETRY)
+                return True
+            if self._doubts >= FATAL:
+                self._refused(frozen, Code.EIO, 0)
+                return True
+        (first, *others) = frozen
+        kind = Kind.HANDLE if first.handle is not None and not others else Kind.MIXED
         batch = Batch(kind, tuple(entry.sequence for entry in frozen))
         return await self._fly(batch, frozen, was_sent=True)
 
 
-class _Lent(FileSource):
-    """Contents that a server reads when it likes; the descriptor is closed with the last reference."""
-
-    __slots__ = ("__weakref__",)
-
-
-class _Contents:
-    """The transport's view of an immutable container that the flight keeps open."""
-
-    def __init__(self, content: Container) -> None:
-        self._content = content
-        self.size = content.length
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return bytes of the contents."""
-        return self._content.read(offset, count)
-
-
-def object_of(entry: LogEntry) -> int:
-    """Return the inode number of what a record makes, changes, moves or removes."""
-    return next(number for number, role in entry.about if role & Role.OBJECT)
+@lru_cache(maxsize=4 * LOOK_AHEAD)
+def _names(packed: bytes) -> frozenset[object]:
+    """Return the names that a record gives or takes, each with its directory."""
+    (record,) = unpack_log(packed)
+    pairs = (("parent", "name"), ("old_parent", "old_name"), ("new_parent", "new_name"))
+    return frozenset(
+        (getattr(record, parent), getattr(record, name)) for parent, name in pairs if hasattr(record, name)
+    )
 
 
 def _same_author(first: LogEntry, other: LogEntry) -> bool:
     """Tell whether two records may go in one call: it is made as one user."""
     author = first.uid, first.identity, sent_as(first)
     return author == (other.uid, other.identity, sent_as(other))
-
-
-def sent_as(entry: LogEntry) -> int:
-    """Return the local user whose connections a record is sent on.
-
-    What somebody did without a token goes out as what it is, on open connections, whether he has logged in
-    since or not. What servers would not let nobody do was done by rights that he once had: it waits for his
-    login, and goes as his own then.
-    """
-    as_nobody = not entry.identity and entry.reason not in NOT_ALLOWED
-    return ANYUSER if as_nobody else entry.uid
-
-
-def _last_uniquifier(entries: Sequence[LogEntry]) -> int:
-    return max(entry.store_id.uniquifier for entry in entries if entry.store_id is not None)
-
-
-def full_record(core: Core, entry: LogEntry) -> AnyRecord:
-    """Return a waiting record as a value: with its store id, and the fid that is not stored in it."""
-    (record,) = unpack_log(entry.record)
-    record = replace(record, store_id=entry.store_id or record.store_id)
-    if record.fid == Fid.zero():
-        identity = core.cache.inodes.identity(object_of(entry))
-        if identity is not None:
-            record = replace(record, fid=identity[1])
-    return record
 
 
 class Reintegrator:
@@ -450,6 +512,8 @@ class Reintegrator:
         self._fids = fids
         self._committer = committer
         self._senders: dict[int, Sender] = {}
+        settings = core.settings
+        self.writeback = Writeback(settings.send_age, settings.send_time)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -460,15 +524,21 @@ class Reintegrator:
             task_status.started()
             await trio.sleep_forever()
 
-    def wake(self, volume: VolumeState) -> None:
-        """Look at a volume's log: something was logged, closed, or has come up."""
+    def logged(self, volume: VolumeState) -> None:
+        """Something was logged or closed: look at the volume's log, unless it is backing off."""
+        self.wake(volume, urgent=False)
+
+    def wake(self, volume: VolumeState, *, urgent: bool = True) -> None:
+        """Look at a volume's log: something has come up, or a person wants it."""
         sender = self._senders.get(volume.key)
         if sender is None:
             if self._nursery is None or not self._core.cache.log.summary(volume.key).records:
                 return
-            sender = self._senders[volume.key] = Sender(self._core, self._fids, self._committer, volume)
+            sender = self._senders[volume.key] = Sender(
+                self._core, self._fids, self._committer, volume, self.writeback
+            )
             self._nursery.start_soon(sender.run)
-        sender.wake()
+        sender.wake(urgent=urgent)
 
     def wake_all(self) -> None:
         """Look at all logs: a token has come, or we are on line again."""

@@ -30,7 +30,9 @@ class VenusSettings:
 
     `patience` bounds every public call. `quiet_programs` are names as in /proc/<pid>/comm (15 bytes).
     `own_servers` says that every server met runs realmfs's own server, which takes name-space records and
-    back-fetched stores in one batch (design, row "batches"). A store larger than `big_store` goes by handle.
+    back-fetched stores in one batch (design, row "batches"). A store larger than `big_store`, or than
+    what the slowest server takes in a second, goes by handle. Records wait at least `send_age` before they
+    are sent; what servers fetch back in one batch should take no longer than `send_time`.
     `shared` says that several local users may use the mount: what the kernel remembers all of them see.
     """
 
@@ -51,3 +53,5 @@ class VenusSettings:
     batch_files: int = 50
     big_store: int = 4 * 1024 * 1024
     open_store_age: float = 60.0
+    send_age: float = 0.0
+    send_time: float = 5.0

@@ -108,7 +108,7 @@ class Venus:
         self.xattrs = ExtendedAttributes(core)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
-        core.logged = self.reintegrator.wake
+        core.logged = self.reintegrator.logged
 
     @property
     def events(self) -> EventStream:

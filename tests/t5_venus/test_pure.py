@@ -1,10 +1,12 @@
 """The rules that need no disk and no network."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.venus.ahead import Walk
-from realmfs.venus.batch import Kind, Waiting, choose
+from realmfs.venus.batch import MAKES, Kind, Rules, Waiting, Why, choose
 from realmfs.venus.events import CallbackBroken, CallMade, Dropped, EventStream, Progress, Reintegrating
 from realmfs.venus.optimise import Past, plan
 from realmfs.vice.log import (
@@ -109,63 +111,147 @@ def test_blocked_records_are_left_alone(opcodes: list[int], new: int) -> None:
 
 # -- batches -----------------------------------------------------------------------------------------------
 
+OPCODES = [Create.OPCODE, Store.OPCODE, Chmod.OPCODE, Rename.OPCODE, Remove.OPCODE]
 RECORDS = st.lists(
     st.tuples(
-        st.sampled_from([Create.OPCODE, Store.OPCODE, Chmod.OPCODE, Rename.OPCODE]),
-        st.frozensets(st.integers(1, 6), min_size=1, max_size=3),
+        st.sampled_from(OPCODES),
+        st.frozensets(st.integers(1, 6), min_size=1, max_size=2),
+        st.frozensets(st.integers(7, 9), max_size=2),
+        st.frozensets(st.sampled_from("abc"), max_size=2),
         st.sampled_from([10, 10, 10, 5000]),
-        st.booleans(),
+        st.sampled_from(["", "", "", "held", "blocked"]),
     ),
     max_size=30,
 )
 
 
+def depends(one: Waiting, other: Waiting) -> bool:
+    """Tell whether two records must stay in order."""
+    return bool(
+        one.objects & other.objects
+        or one.objects & other.parents
+        or one.parents & other.objects
+        or one.names & other.names
+    )
+
+
 @given(RECORDS, st.booleans())
 def test_batches_keep_the_order_of_what_belongs_together(
-    records: list[tuple[int, frozenset[int], int, bool]], own_servers: bool
+    records: list[tuple[int, frozenset[int], frozenset[int], frozenset[str], int, str]], own_servers: bool
 ) -> None:
     waiting = [
-        Waiting(n, opcode, objects, length, held=held and opcode == Store.OPCODE)
-        for n, (opcode, objects, length, held) in enumerate(records)
+        Waiting(
+            n,
+            opcode,
+            objects,
+            parents if opcode != Store.OPCODE else frozenset(),
+            names if opcode != Store.OPCODE else frozenset(),
+            length if opcode == Store.OPCODE else 0,
+            held=mark == "held" and opcode == Store.OPCODE,
+            blocked=mark == "blocked",
+        )
+        for n, (opcode, objects, parents, names, length, mark) in enumerate(records)
     ]
+    rules = Rules(own_servers, records=5, files=3, big=1000, size=25)
     sent: list[int] = []
+    uploaded: set[int] = set()
     while True:
-        rest = [record for record in waiting if record.sequence not in sent]
-        batch = choose(rest, own_servers=own_servers, records=5, files=3, big=1000)
-        if batch is None:
-            break
+        rest = [replace(r, uploaded=r.sequence in uploaded) for r in waiting if r.sequence not in sent]
+        choice = choose(rest, rules)
+        uploaded |= set(choice.uploads)
+        if choice.batch is None:
+            if not choice.uploads:
+                break
+            continue
+        batch = choice.batch
         chosen = [waiting[n] for n in batch.sequences]
         assert 0 < len(chosen) <= 5
         assert batch.sequences == tuple(sorted(batch.sequences))
-        assert sum(record.opcode == Store.OPCODE for record in chosen) <= 3
-        assert not any(record.held for record in chosen)
-        kinds = {record.opcode == Store.OPCODE for record in chosen}
-        assert own_servers or len(kinds) == 1
+        stores = [record.length for record in chosen if record.opcode == Store.OPCODE]
+        assert len(stores) <= 3
+        assert len(stores) < 2 or sum(stores) <= 25
+        assert not any(record.held or record.blocked for record in chosen)
+        assert own_servers or not stores or len(stores) == len(chosen)
+        if batch.kind is Kind.CHANGES:
+            assert not any(record.opcode in MAKES for record in chosen)
         assert batch.kind is not Kind.HANDLE or len(chosen) == 1
         sent += batch.sequences
     for place, number in enumerate(sent):
-        earlier = [n for n in range(number) if waiting[n].objects & waiting[number].objects]
-        assert set(earlier) <= set(sent[:place]), "a record overtook one about the same object"
+        earlier = [n for n in range(number) if depends(waiting[n], waiting[number])]
+        assert set(earlier) <= set(sent[:place]), "a record overtook one that it depends on"
     assert all(record.sequence in sent or _waits(record, waiting, sent) for record in waiting)
 
 
 def _waits(record: Waiting, waiting: list[Waiting], sent: list[int]) -> bool:
     """Tell whether a record has a reason to stay: it is held, or belongs with one that stays."""
-    if record.held:
+    if record.held or record.blocked:
         return True
-    return any(w.sequence not in sent and w.objects & record.objects for w in waiting[: record.sequence])
+    return any(w.sequence not in sent and depends(w, record) for w in waiting[: record.sequence])
 
 
-def test_a_blocked_record_stops_all_behind_it() -> None:
+RULES = Rules(own_servers=False, records=10, files=10, big=1000, size=1000)
+
+
+def test_only_what_depends_on_a_blocked_record_waits_with_it() -> None:
+    root = frozenset({100})
     waiting = [
-        Waiting(1, Create.OPCODE, frozenset({1})),
-        Waiting(2, Create.OPCODE, frozenset({2}), blocked=True),
-        Waiting(3, Create.OPCODE, frozenset({3})),
+        Waiting(1, Create.OPCODE, frozenset({1}), root, frozenset("a"), blocked=True),
+        Waiting(2, Create.OPCODE, frozenset({2}), root, frozenset("b")),
+        Waiting(3, Rename.OPCODE, frozenset({3}), root, frozenset("ca")),
+        Waiting(4, Utimes.OPCODE, root),
+        Waiting(5, Create.OPCODE, frozenset({5}), frozenset({1}), frozenset("d")),
+        Waiting(6, Create.OPCODE, frozenset({6}), root, frozenset("e")),
     ]
-    batch = choose(waiting, own_servers=True, records=10, files=10, big=10)
-    assert batch is not None
-    assert batch.sequences == (1,)
-    assert choose(waiting[1:], own_servers=True, records=10, files=10, big=10) is None
+    choice = choose(waiting, RULES)
+    assert choice.batch is not None
+    assert choice.batch.sequences == (2,), "6 comes after 4, which sets the time of its directory"
+    rest = choose([waiting[0], *waiting[2:]], RULES)
+    assert rest.batch is None
+    assert rest.why is Why.DECISION
+
+
+def test_what_may_be_refused_goes_apart_from_creations() -> None:
+    waiting = [
+        Waiting(1, Create.OPCODE, frozenset({1}), frozenset({9}), frozenset("a")),
+        Waiting(2, Rename.OPCODE, frozenset({1}), frozenset({9}), frozenset("ab")),
+        Waiting(3, Chmod.OPCODE, frozenset({1})),
+        Waiting(4, Chmod.OPCODE, frozenset({2})),
+        Waiting(5, Remove.OPCODE, frozenset({3}), frozenset({9}), frozenset("c")),
+        Waiting(6, Create.OPCODE, frozenset({6}), frozenset({9}), frozenset("d")),
+    ]
+    first = choose(waiting, RULES).batch
+    assert first is not None
+    assert (first.kind, first.sequences) == (Kind.MAKES, (1, 2, 3, 6))
+    second = choose(waiting[3:5], RULES).batch
+    assert second is not None
+    assert (second.kind, second.sequences) == (Kind.CHANGES, (4, 5))
+
+
+def test_a_large_store_is_uploaded_beside_the_rest() -> None:
+    waiting = [
+        Waiting(1, Create.OPCODE, frozenset({1}), frozenset({9}), frozenset("a")),
+        Waiting(2, Store.OPCODE, frozenset({1}), length=5000),
+        Waiting(3, Chmod.OPCODE, frozenset({1})),
+        Waiting(4, Create.OPCODE, frozenset({4}), frozenset({9}), frozenset("b")),
+    ]
+    choice = choose(waiting, RULES)
+    assert choice.batch is not None
+    assert choice.batch.sequences == (1, 4)
+    assert choice.uploads == (), "the servers do not know the file yet"
+    choice = choose(waiting[1:3], RULES)
+    assert (choice.batch, choice.uploads, choice.why) == (None, (2,), Why.UPLOAD)
+    choice = choose([replace(waiting[1], uploaded=True), waiting[2]], RULES)
+    assert choice.batch is not None
+    assert (choice.batch.kind, choice.batch.sequences) == (Kind.HANDLE, (2,))
+
+
+def test_nothing_overtakes_a_record_that_is_too_young() -> None:
+    waiting = [
+        Waiting(1, Create.OPCODE, frozenset({1}), young=True),
+        Waiting(2, Create.OPCODE, frozenset({2})),
+    ]
+    choice = choose(waiting, RULES)
+    assert (choice.batch, choice.why) == (None, Why.YOUNG)
 
 
 # -- reading ahead ------------------------------------------------------------------------------------------

@@ -237,9 +237,9 @@ async def test_changes_of_two_users_are_not_sent_as_those_of_one(
     users: list[int] = []
     send = Group.reintegrate
 
-    async def noted(self: Group, records: bytes, user: int) -> Reintegrated:
+    async def noted(self: Group, records: bytes, user: int, **how: bool) -> Reintegrated:
         users.append(user)
-        return await send(self, records, user)
+        return await send(self, records, user, **how)
 
     monkeypatch.setattr(Group, "reintegrate", noted)
     async with world(tmp_path) as w:
@@ -290,11 +290,11 @@ async def test_a_batch_of_unknown_outcome_keeps_its_store_ids_while_servers_are_
     sent: list[StoreId] = []
     send = Group.reintegrate
 
-    async def busy_at_first(self: Group, records: bytes, user: int) -> Reintegrated:
+    async def busy_at_first(self: Group, records: bytes, user: int, **how: bool) -> Reintegrated:
         sent.extend(record.store_id for record in unpack_log(records))
         if len(sent) == 1:
             return Reintegrated(Code.EWOULDBLOCK, -1, (), False)
-        return await send(self, records, user)
+        return await send(self, records, user, **how)
 
     async with world(tmp_path) as w:
         a = await w.client()
