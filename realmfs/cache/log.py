@@ -309,7 +309,7 @@ class ModifyLog:
         """
         frozen = []
         for entry in entries:
-            store_id = entry.store_id or self._draw()
+            store_id = entry.store_id or self.new_store_id()
             query = (
                 "UPDATE log SET state = state | 1, host = ?, uniquifier = ? WHERE volume = ? AND sequence = ?"
             )
@@ -317,7 +317,8 @@ class ModifyLog:
             frozen.append(self.get(entry.volume, entry.sequence) or entry)
         return frozen
 
-    def _draw(self) -> StoreId:
+    def new_store_id(self) -> StoreId:
+        """Return a store id that no update of this client ever had."""
         if self._uniquifier == _LAST_UNIQUIFIER:
             self.host = secrets.randbelow(0xFFFFFFFF) + 1
             self._uniquifier = 0

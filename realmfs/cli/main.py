@@ -32,6 +32,7 @@ COMMANDS = {
     "logout": "Log out of a realm, or of all.",
     "tokens": "Show where you are logged in, and for how long.",
     "passwd": "Change a password in a realm.",
+    "acl": "Show or set who may do what in a directory.",
     "changes": "Show the changes that wait to be sent.",
     "events": "Watch what the daemon does.",
     "serve": "Serve an embedded realm.",

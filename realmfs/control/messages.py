@@ -83,6 +83,29 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class AclEntry:
+    """What a user or group may do, by name: letters of `rlidwka`, all or none; other bits as `rl+128`."""
+
+    name: str
+    rights: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAcl:
+    """Entries to put into the access list of a directory; one without rights removes the name's entry.
+
+    `negative`: into the half of the list that takes rights away. `clear`: nothing else stays. `text`, if not
+    empty, is a whole list instead, as `acl get` and `cfs listacl` print it.
+    """
+
+    path: str
+    entries: list[AclEntry]
+    negative: bool = False
+    clear: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the daemon; `force` cuts off who still uses the mount."""
 
@@ -290,6 +313,14 @@ class Contents:
     """Bytes of a file, in base64; fewer than asked for only at its end."""
 
     data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """The access list of a directory: what is granted, and what is taken away again."""
+
+    positive: list[AclEntry]
+    negative: list[AclEntry]
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,9 +144,14 @@ def decode(shape: type[M], params: Mapping[str, Any]) -> M:
 
 
 def _checked(value: Any, hint: Any, name: str) -> Any:
-    """A bool is no number; an optional parameter may be null."""
+    """A bool is no number; an optional parameter may be null; lists hold values or messages."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in allowed:
+        if typing.get_origin(kind) is list and type(value) is list:
+            (member,) = typing.get_args(kind)
+            return [_checked(one, member, name) for one in value]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and type(value) is dict:
+            return decode(kind, value)
         if type(value) is kind or (kind is float and type(value) is int):
             return value
     raise ControlError(

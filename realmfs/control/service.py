@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from realmfs.control import messages
+from realmfs.control.acl import Acls
 from realmfs.control.files import Files
 from realmfs.control.protocol import METHOD_NOT_FOUND, ControlError, Request, decode
 from realmfs.venus.face import Caller, FileSystem
@@ -65,6 +66,7 @@ class Session:
         self._logins = logins
         self._caller = caller
         self._files = Files(files, caller)
+        self._acls = Acls(files, caller)
         self.methods = self._file_methods() | self._daemon_methods() | self._login_methods()
 
     async def call(self, request: Request) -> tuple[Any, Callable[[], None] | None]:
@@ -98,6 +100,8 @@ class Session:
             "path.mkdir": Method(messages.Make, files.mkdir),
             "path.remove": Method(messages.PathOf, files.remove),
             "path.move": Method(messages.Move, files.move),
+            "acl.get": Method(messages.PathOf, self._acls.get),
+            "acl.set": Method(messages.SetAcl, self._acls.set),
             "file.open": Method(messages.Open, files.open_file),
             "file.read": Method(messages.Read, files.read_file),
             "file.write": Method(messages.Write, files.write_file),

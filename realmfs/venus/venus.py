@@ -27,6 +27,7 @@ from realmfs.realms.server import Server
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import Source
 from realmfs.venus.access import Access
+from realmfs.venus.acls import AccessLists
 from realmfs.venus.attributes import attr_of, no_such_name
 from realmfs.venus.changing import SetMode, SetOwner, SetTime, StoreContents
 from realmfs.venus.commit import Committer
@@ -105,7 +106,8 @@ class Venus:
         self.readahead = ReadAhead(core, self.validator, self.fetcher)
         self.reintegrator = Reintegrator(core, self.fids, Committer(core, self.validator))
         self.logins = Logins(core, self.reintegrator)
-        self.xattrs = ExtendedAttributes(core)
+        self.acls = AccessLists(core, self.validator)
+        self.xattrs = ExtendedAttributes(core, self.rights, self.acls)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.logged
@@ -473,9 +475,10 @@ class Venus:
         """Return an extended attribute; see xattrs.py."""
         return await self.xattrs.get(caller, self.core.nodes.by_number(ino), name)
 
+    @bounded
     async def setxattr(self, caller: Caller, ino: int, name: bytes, value: bytes) -> None:
-        """Refuse: nothing can be set yet."""
-        raise CodaError(Code.EOPNOTSUPP, name.decode("utf-8", "replace"))
+        """Set one of the few extended attributes that can be set; see xattrs.py."""
+        await self.xattrs.set(caller, self.core.nodes.by_number(ino), name, value)
 
     async def removexattr(self, caller: Caller, ino: int, name: bytes) -> None:
         """Refuse: nothing can be removed."""

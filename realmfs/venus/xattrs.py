@@ -1,17 +1,18 @@
 """Extended attributes: what we know of an object, for any tool that can read them (features.md §12).
 
-They are answered without network, but `user.coda.acl`. `listxattr` names none of them, so that copies by
-`rsync -X` or `cp -a` do not try to set them elsewhere.
+They are answered without network, but `user.coda.acl`, which can also be set. `listxattr` names none of them,
+so that copies by `rsync -X` or `cp -a` do not try to set them elsewhere.
 """
 
 from collections.abc import Awaitable, Callable
 
 from realmfs.cache.log import Role
-from realmfs.realms.types import ANYUSER
+from realmfs.venus.access import Access
+from realmfs.venus.acls import AccessLists
 from realmfs.venus.core import Core
 from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
-from realmfs.vice.acl import AccessList, rights_text
+from realmfs.vice.acl import rights_text
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import ObjectType
 
@@ -19,10 +20,12 @@ PREFIX = b"user.coda."
 
 
 class ExtendedAttributes:
-    """Answers getxattr."""
+    """Answers getxattr and setxattr."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, access: Access, acls: AccessLists) -> None:
         self._core = core
+        self._access = access
+        self._acls = acls
         self._known: dict[bytes, Callable[[Caller, Node], str]] = {
             b"fid": lambda caller, node: str(node.fid),
             b"vv": lambda caller, node: str(node.status.vv) if node.status else "",
@@ -43,7 +46,8 @@ class ExtendedAttributes:
             b"author": lambda caller, node: str(node.status.author) if node.status else "",
             b"owner": lambda caller, node: str(node.status.owner) if node.status else "",
         }
-        self._asked: dict[bytes, Callable[[Caller, Node], Awaitable[str]]] = {b"acl": self._acl}
+        self._asked: dict[bytes, Callable[[Caller, Node], Awaitable[str]]] = {b"acl": acls.text}
+        self._settable: dict[bytes, Callable[[Caller, Node, str], Awaitable[None]]] = {b"acl": acls.set_text}
 
     async def get(self, caller: Caller, node: Node, name: bytes) -> bytes:
         """Return an attribute.
@@ -58,6 +62,14 @@ class ExtendedAttributes:
         if asked is None:
             raise CodaError(Code.EOPNOTSUPP, name.decode("utf-8", "replace"))
         return (await asked(caller, node)).encode("utf-8", "surrogateescape")
+
+    async def set(self, caller: Caller, node: Node, name: bytes, value: bytes) -> None:
+        """Set an attribute. Raises CodaError: EOPNOTSUPP for one that cannot be set, or what came of it."""
+        short = name.removeprefix(PREFIX) if name.startswith(PREFIX) else b""
+        settable = self._settable.get(short)
+        if settable is None:
+            raise CodaError(Code.EOPNOTSUPP, name.decode("utf-8", "replace"))
+        await settable(caller, node, value.decode("utf-8", "surrogateescape"))
 
     def state(self, node: Node) -> str:
         """Return absent, partial, cached, dirty or conflict."""
@@ -116,16 +128,7 @@ class ExtendedAttributes:
         return str(row.hoard if row is not None else 0)
 
     def _rights(self, caller: Caller, node: Node) -> str:
-        return rights_text(node.rights.get(caller.uid, node.rights.get(ANYUSER, 0)))
-
-    async def _acl(self, caller: Caller, node: Node) -> str:
-        if not node.is_directory or node is self._core.top:
-            raise CodaError(Code.EOPNOTSUPP, "only directories have access lists")
-        await self._core.enter(node.volume)
-        answer = await self._core.group(node.volume).get_acl(node.fid, caller.uid)
-        acl = AccessList.parse(answer.text)
-        lines = [f"{name} {rights_text(rights)}" for name, rights in acl.positive]
-        return "\n".join([*lines, *(f"-{name} {rights_text(rights)}" for name, rights in acl.negative)])
+        return rights_text(self._access.rights(node, caller.uid))
 
 
 def _yes(fact: bool) -> str:

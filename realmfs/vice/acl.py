@@ -6,8 +6,9 @@ entry, name TAB rights, and a NUL that counts. Names are those of the servers' p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from realmfs.rpc2.errors import BadPacket
@@ -23,6 +24,7 @@ MAX_NAME: Final = 100
 _LETTERS: Final = "rlidwka"
 _BITS: Final = {"r": 1, "w": 2, "i": 4, "l": 8, "d": 16, "k": 32, "a": 64}
 _MAX_RIGHTS: Final = 2**31 - 1
+_ENTRY: Final = re.compile(r"\s*((?P<name>\S+)\s+(?P<rights>\S+)\s*)?", re.ASCII)
 _SILLY: Final = 1000
 """Entries beyond which a text from a server is not worth reading."""
 
@@ -77,6 +79,44 @@ class AccessList:
         lines += [f"{name}\t{rights}" for name, rights in self.positive + self.negative]
         return "\n".join([*lines, "\0"]).encode("utf-8", "surrogateescape")
 
+    @property
+    def text(self) -> str:
+        """The list for people, a line for each entry: `name letters`, or `-name letters` where taken away.
+
+        Bits that have no letter are kept as a number behind a plus: `alice rl+128`.
+        """
+        positive = [f"{name} {_letters(rights)}" for name, rights in self.positive]
+        return "\n".join([*positive, *(f"-{name} {_letters(rights)}" for name, rights in self.negative)])
+
+    @classmethod
+    def from_text(cls, text: str) -> AccessList:
+        """Read what `text` returns, or what `cfs listacl` prints, where a minus is before negative rights.
+
+        Raises ValueError.
+        """
+        halves: tuple[list[tuple[str, int]], list[tuple[str, int]]] = ([], [])
+        for line in text.split("\n"):
+            found = _ENTRY.fullmatch(line)
+            if found is None:
+                raise ValueError(f"{line!r} is no entry of an access list: NAME RIGHTS, or -NAME RIGHTS")
+            name, rights = found["name"], found["rights"]
+            if name is None:
+                continue
+            negative = name.startswith("-") or rights.startswith("-")
+            halves[negative].append((name.removeprefix("-"), _from_letters(rights.removeprefix("-"))))
+        return cls(tuple(halves[0]), tuple(halves[1]))
+
+    def changed(self, name: str, rights: int, *, negative: bool = False) -> AccessList:
+        """Return the list with what a name has replaced; without rights the entry goes.
+
+        Servers know names exactly, people do not: an entry there is found whatever the case.
+        """
+        half = self.negative if negative else self.positive
+        known = next((one for one, _ in half if one.casefold() == name.casefold()), name)
+        entries = dict(half) | {known: rights}
+        kept = tuple((one, granted) for one, granted in entries.items() if granted)
+        return replace(self, negative=kept) if negative else replace(self, positive=kept)
+
     def checked(self) -> AccessList:
         """Return this list without empty entries if it is safe to send; raises CodaError otherwise.
 
@@ -119,6 +159,18 @@ class AccessList:
         """Whether both grant and deny the same, in whatever order."""
         ours, theirs = ((sorted(acl.positive), sorted(acl.negative)) for acl in (self, other))
         return ours == theirs
+
+
+def _letters(rights: int) -> str:
+    other = rights & ~int(Rights.ALL)
+    return f"{rights_text(rights)}+{other}" if other else rights_text(rights)
+
+
+def _from_letters(text: str) -> int:
+    letters, plus, other = text.partition("+")
+    if plus and not (other.isdigit() and len(other) <= 10 and int(other) <= _MAX_RIGHTS):
+        raise ValueError(f"{text!r} is no set of rights")
+    return int(parse_rights(letters)) | int(other or 0)
 
 
 def _number(word: bytes, maximum: int) -> int:

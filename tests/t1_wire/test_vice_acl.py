@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from realmfs.rpc2.errors import BadPacket
@@ -143,3 +143,25 @@ def test_reading_a_list_back_shows_what_the_reference_made_of_it() -> None:
     sent, stored = (AccessList.parse(case[key].encode()) for key in ("sent", "read_back"))
     assert sent.checked() == sent
     assert not sent.same_entries(stored)
+
+
+@given(acl=lists)
+def test_lists_survive_being_told_to_people(acl: AccessList) -> None:
+    assume(not any(name.startswith("-") for name, _ in acl.positive + acl.negative))
+    assert AccessList.from_text(acl.text) == acl
+
+
+def test_the_text_that_the_reference_prints_is_read() -> None:
+    text = "      System:AnyUser  rl\n               alice  rlidwka\n\n                 bob  -w\n"
+    assert AccessList.from_text(text) == AccessList((("System:AnyUser", 9), ("alice", 127)), (("bob", 2),))
+    for wrong in ("alice", "alice rl more", "alice xyz", "alice rl+x"):
+        with pytest.raises(ValueError):
+            AccessList.from_text(wrong)
+
+
+def test_entries_are_changed_by_name_whatever_the_case() -> None:
+    acl = AccessList((("alice", 127), ("System:AnyUser", 9)), (("bob", 2),))
+    assert acl.changed("ALICE", 1).positive == (("alice", 1), ("System:AnyUser", 9))
+    assert acl.changed("system:anyuser", 0).positive == (("alice", 127),)
+    assert acl.changed("carol", 9).positive[-1] == ("carol", 9)
+    assert acl.changed("bob", 0, negative=True) == AccessList(acl.positive)

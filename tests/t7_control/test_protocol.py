@@ -97,3 +97,12 @@ def test_an_error_survives_its_line() -> None:
 @given(values)
 def test_errors_of_other_versions_are_read(error: Any) -> None:
     assert isinstance(ControlError.from_json(error), ControlError)
+
+
+def test_lists_of_messages_are_decoded_and_checked() -> None:
+    params = {"path": "r/d", "entries": [{"name": "alice", "rights": "rl"}]}
+    decoded = decode(messages.SetAcl, params)
+    assert decoded.entries == [messages.AclEntry("alice", "rl")]
+    for wrong in ("alice", [1], [{"name": "alice"}], [{"name": "alice", "rights": 1}], {"name": "alice"}):
+        with pytest.raises(ControlError):
+            decode(messages.SetAcl, params | {"entries": wrong})
