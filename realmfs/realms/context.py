@@ -10,6 +10,8 @@ from realmfs.realms.settings import RealmSettings
 from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
 from realmfs.rpc2.endpoint import Endpoint
+from realmfs.rpc2.service import Address
+from realmfs.rpc2.tunnel import connect_tcp
 from realmfs.vice.types import ClientId
 
 MAX_BACKGROUND = 64
@@ -29,6 +31,8 @@ class Context:
     """
     online: bool = True
     tokens: Tokens = field(default_factory=Tokens)
+    connect: Callable[[Address], Awaitable[trio.abc.Stream]] = connect_tcp
+    """How to reach the TCP port of a server."""
     nursery: trio.Nursery | None = None
     _running: set[Any] = field(default_factory=set)
 

@@ -185,7 +185,9 @@ class Transfer:
         statuses = {slot: reply.status for slot, reply in parse(core, answers, FetchPartial.Reply).items()}
         answer = answers[primary]
         lost = answer.code is not Code.SUCCESS and not answer.heard
-        if lost:
+        if (
+            lost and answer.code is not Code.ERETRY
+        ):  # a server that forgot us, or whose tunnel broke, is there
             self._fails(primary, answer.code.name)
         if (lost and self.vv is not None) or (answer.code is Code.EAGAIN and offset):
             # A piece beyond the end of what has become shorter fails like a broken transfer (vice.md §5.2).

@@ -51,6 +51,11 @@ class Group:
         return tuple(replica.server for replica in self.core.replicas if replica.server.available)
 
     @property
+    def ours(self) -> bool:
+        """Whether every server of the group is known to run realmfs, too; False until all were met."""
+        return all(replica.server.ours for replica in self.core.replicas)
+
+    @property
     def silence(self) -> float:
         """Seconds since anything came from that server, of those not known to be down, that is quiet longest.
 

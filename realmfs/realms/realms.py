@@ -153,7 +153,7 @@ class Realms:
         return [server for realm in self._realms.values() for server in realm.servers]
 
     def _servers_at(self, address: Address) -> Sequence[Server]:
-        return [server for server in self.servers() if server.address == address]
+        return [server for server in self.servers() if server.channel.peer == address]
 
     async def check(self, servers: Iterable[Server] | None = None) -> None:
         """Probe servers now, all by default; a few seconds. What comes of it is in their state."""
@@ -212,7 +212,8 @@ class Realms:
         """
         await self._take_leave(within)
         for server in self.servers():
-            self.context.endpoint.forget_peer(server.address)
+            self.context.endpoint.forget_peer(server.channel.peer)
+            server.channel.reset()
 
     def set_online(self, online: bool) -> None:
         """Go off line by hand, taking leave of the servers, or come back and look for them at once."""

@@ -33,6 +33,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from realmfs.realms.channel import Channel
 from realmfs.realms.collate import Verdict, meaning, verdict
 from realmfs.realms.context import Context
 from realmfs.realms.links import Link, Links
@@ -40,8 +41,9 @@ from realmfs.realms.schedule import Schedule
 from realmfs.realms.tokens import usable
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.codes import Rpc2Code
+from realmfs.rpc2.endpoint import Connection
 from realmfs.rpc2.errors import RpcError, WrongSecret
-from realmfs.rpc2.service import Address, Credentials, Level, ServerConnection
+from realmfs.rpc2.service import Address, Credentials, Level, ServerConnection, TunnelAddress
 from realmfs.rpc2.transfer import Sink, Source
 from realmfs.vice.calls import FetchPartial, NewConnectFS
 from realmfs.vice.errors import Code
@@ -106,6 +108,9 @@ class Server:
         """Why it is down, for people."""
         self.back_probes = 0
         self.fetches_partially: bool | None = None
+        self.ours: bool | None = None
+        """Whether it runs realmfs, too, as its handshake said; None: not met yet."""
+        self.channel = Channel(context, realm, address, name, self._channel_lost)
         self.links = Links(context.settings.connections, self._make)
         self.probes = Schedule(self, context.settings)
         self._context = context
@@ -135,17 +140,17 @@ class Server:
     @property
     def round_trip(self) -> float | None:
         """Seconds, as the transport measured; None: nothing measured yet."""
-        return self._context.endpoint.estimate(self.address).round_trip
+        return self._context.endpoint.estimate(self.channel.peer).round_trip
 
     @property
     def bandwidth(self) -> float | None:
         """Bytes per second, as the transport measured; None: nothing measured yet."""
-        return self._context.endpoint.estimate(self.address).bandwidth
+        return self._context.endpoint.estimate(self.channel.peer).bandwidth
 
     @property
     def last_heard(self) -> float | None:
         """When anything came from it (trio's clock)."""
-        return self._context.endpoint.last_heard(self.address)
+        return self._context.endpoint.last_heard(self.channel.peer)
 
     @property
     def contact_time(self) -> float:
@@ -155,7 +160,7 @@ class Server:
     @property
     def protection(self) -> str:
         """How packets are protected, for people."""
-        return "UDP, AES-CCM"
+        return self.channel.protection
 
     # calls
 
@@ -230,17 +235,16 @@ class Server:
         try:
             return await self._introduce(user, token)
         except RpcError as error:
-            if not _refused(error) and generation == self.links.generation:
+            if generation != self.links.generation:  # they were all dropped meanwhile: it may try again
+                raise RpcError(Rpc2Code.NAKED, str(error)) from error
+            if not _refused(error):
                 code = int(error.code)
                 self.judge(Rpc2Code.DEAD if verdict(code) is Verdict.ALIVE else code, str(error))
             raise
 
     async def _introduce(self, user: int, token: Token | None) -> Link:
         context = self._context
-        credentials = _credentials(user, token)
-        connection = await context.endpoint.bind(
-            self.address, FILE_SUBSYSTEM, credentials, patience=self.contact_time
-        )
+        connection = await self._bind(_credentials(user, token))
         body = NewConnectFS(client=context.client_id).pack()
         reply = await connection.call(NewConnectFS.OPCODE, body, patience=context.settings.patience)
         if reply.code != 0:
@@ -256,6 +260,18 @@ class Server:
         self._shown()
         return Link(connection, user, token)
 
+    async def _bind(self, credentials: Credentials) -> Connection:
+        """Bind the way that the channel leads, which may turn out only now. Raises RpcError."""
+        bind, patience = self._context.endpoint.bind, self.contact_time
+        peer = await self.channel.open(patience)
+        connection = await bind(peer, FILE_SUBSYSTEM, credentials, patience=patience)
+        self.ours = connection.ours
+        if self.state is not State.UP and self.channel.met(ours=connection.ours):
+            connection.close()
+            peer = await self.channel.open(patience)
+            connection = await bind(peer, FILE_SUBSYSTEM, credentials, patience=patience)
+        return connection
+
     # what is found out about the server
 
     def judge(self, code: int, reason: str = "") -> None:
@@ -270,13 +286,14 @@ class Server:
 
         Drop everything but its callback connection, whose keys a returning server may still use.
         """
+        self.reason = reason
+        self._end_tunnel()
         if self.state is State.DOWN:
             self.since = trio.current_time()
             return
         log.info("%s of %s is down: %s", self, self.realm, reason)
         self.since = trio.current_time()
         self.state = State.DOWN
-        self.reason = reason
         self._just_naked = False
         self._void()
         self.links.drop(Rpc2Code.DEAD)
@@ -290,6 +307,18 @@ class Server:
             log.info("%s of %s has forgotten us", self, self.realm)
             self._just_naked = True
             self._up()
+
+    def _channel_lost(self, reason: str) -> None:
+        """Its tunnel broke: to the server we are gone, with all that it promised."""
+        log.info("the tunnel to %s of %s is lost: %s", self, self.realm, reason)
+        self._callback = None
+        self.forgot_us()
+        self.probes.now()
+
+    def _end_tunnel(self) -> None:
+        if isinstance(self.channel.peer, TunnelAddress):
+            self._callback = None
+        self.channel.reset()
 
     def callback_connected(self, connection: ServerConnection) -> None:
         """It has bound back to us (vice.md §4.2): the table of CallBackConnect."""

@@ -1,8 +1,34 @@
 """What can be set about realms and servers."""
 
+import enum
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+class Tls(enum.Enum):
+    """Whether packets to the file servers of a realm go through a TLS tunnel."""
+
+    AUTO = "auto"
+    """`PREFER` to servers that run realmfs if the realm's authority is known, else `OFF`."""
+    OFF = "off"
+    PREFER = "prefer"
+    """Through TLS where the server listens for it. A wrong certificate is an error all the same."""
+    REQUIRE = "require"
+    """Not at all without."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """How packets may travel to the servers of one realm.
+
+    `authority`: a file with the certificate of who vouches for them, or a directory of such files. It may
+    be missing: then nobody is believed.
+    """
+
+    tls: Tls = Tls.AUTO
+    authority: Path = Path("/nonexistent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +58,8 @@ class RealmSettings:
     """How often second phases, names and the state on disk are looked at."""
     keep_tokens: bool = False
     """Keep tokens on the disk, so that a restart finds everybody still logged in."""
+    channels: Callable[[str], ChannelPolicy] = lambda realm: ChannelPolicy()
+    """The policy for each realm by its name."""
     negative: float = 180.0
     """How long "there is no such realm" is remembered."""
     unanswered: float = 5.0

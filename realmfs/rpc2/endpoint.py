@@ -284,29 +284,38 @@ class Endpoint:
 
     # Tunnels
 
-    async def carry(self, tunnel: Tunnel) -> str:
-        """Carry the packets of a tunnel until it breaks; return how that came. Closes it.
+    def start_tunnel(self, tunnel: Tunnel, ended: Callable[[str], None]) -> None:
+        """Carry the packets of a tunnel from now on; `ended` learns how it broke, unless it was closed.
 
-        While this runs its peer can be bound, and may bind to us. At the end all connections from and to it
-        are dropped; calls on them fail with DEAD.
+        Raises RpcError if the endpoint does not run.
+        """
+        if self._nursery is None:
+            tunnel.close()
+            raise RpcError(Rpc2Code.DEAD, "the endpoint does not run")
+        self._tunnels[tunnel.peer] = tunnel
+        self._nursery.start_soon(self.carry, tunnel, ended)
+
+    async def carry(self, tunnel: Tunnel, ended: Callable[[str], None] = lambda reason: None) -> None:
+        """Carry the packets of a tunnel until it breaks or is closed.
+
+        While this runs its peer can be bound, and may bind to us. At the end `ended` is told how it broke;
+        then all connections from and to the peer are dropped, and calls on them fail with DEAD.
         """
         self._tunnels[tunnel.peer] = tunnel
-        reason = ""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tunnel.write_forever)
-                while True:
-                    self._core.receive(await tunnel.receive(), trio.current_time())
-                    self.settle()
+            with tunnel.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(tunnel.write_forever)
+                    while True:
+                        self._core.receive(await tunnel.receive(), trio.current_time())
+                        self.settle()
         except* BrokenTunnel as errors:
-            reason = str(_first(errors))
+            ended(str(_first(errors)))
         finally:
             del self._tunnels[tunnel.peer]
-            tunnel.close()
             self.forget_peer(tunnel.peer)
             with trio.CancelScope(shield=True):
                 await tunnel.aclose()
-        return reason
 
     def bar_from_udp(self, address: Address) -> None:
         """From now on send nothing to an address by UDP, and take nothing from it: it is for tunnels only."""

@@ -53,6 +53,8 @@ class Tunnel:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._writer = trio.lowlevel.ParkingLot()
+        self.scope = trio.CancelScope()
+        """What the endpoint carries this tunnel in; `close` cancels it."""
         self._closed = False
 
     @property
@@ -111,8 +113,9 @@ class Tunnel:
         self._writer.unpark_all()
 
     def close(self) -> None:
-        """Take nothing more; `aclose` closes the stream, too."""
+        """Take nothing more, and let the endpoint end it."""
         self._closed = True
+        self.scope.cancel()
         self._queue.clear()
         self._queued = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,17 +131,19 @@ async def tunnelled(
     server.serve(SUBSYSTEM, desk)
     ends = Ends(net, client, server, desk, near, far)
 
-    async def carry(name: str, at: Endpoint, tunnel: Tunnel) -> None:
-        ends.ended[name] = await at.carry(tunnel)
-        if len(ends.ended) == 2:
-            ends.over.set()
+    def note(name: str) -> Callable[[str], None]:
+        def ended(reason: str) -> None:
+            ends.ended[name] = reason
+            if len(ends.ended) == 2:
+                ends.over.set()
+
+        return ended
 
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
         await nursery.start(server.run)
-        nursery.start_soon(carry, "client", client, near)
-        nursery.start_soon(carry, "server", server, far)
-        await trio.testing.wait_all_tasks_blocked()
+        client.start_tunnel(near, note("client"))
+        server.start_tunnel(far, note("server"))
         yield ends
         nursery.cancel_scope.cancel()
     assert net.counters["sent"] == 0
@@ -218,6 +220,7 @@ async def test_a_tunnel_that_breaks_at_any_place_ends_every_call_soon(
             raise AssertionError("the tunnel never broke")
         assert caught.value.code == Rpc2Code.DEAD
         await ends.over.wait()
+        await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() - began < 1.0
         assert all("tunnel" in reason or "TLS" in reason for reason in ends.ended.values()), ends.ended
         assert ends.client.statistics()["connections"] == ends.server.statistics()["connections"] == 0
@@ -295,8 +298,7 @@ async def test_loopback_sockets(authority: Authority) -> None:
         address = ("127.0.0.1", port)
         stream = await connect_tcp(address)
         near = await open_tunnel(stream, address, client_context(authority.certificate), [NAME], sni=NAME)
-        nursery.start_soon(client.carry, near)
-        await trio.testing.wait_all_tasks_blocked()
+        client.start_tunnel(near, pytest.fail)
         connection = await client.bind(near.peer, SUBSYSTEM, USER)
         sink = BytesSink()
         await connection.call(FETCH, number(5_000_000), sink=sink)
@@ -433,3 +435,20 @@ def test_frames_of_anything_else_are_refused(data: bytes) -> None:
 def test_a_frame_longer_than_any_packet_is_refused_at_once() -> None:
     with pytest.raises(BadPacket):
         Deframer().feed(frame(bytes(MAX_PACKET + 1))[:PREFIX_SIZE])
+
+
+async def test_closing_a_tunnel_ends_both_sides(authority: Authority, autojump_clock: MockClock) -> None:
+    async with tunnelled(authority) as ends:
+        connection = await ends.bind()
+        ends.near.close()
+        await trio.sleep(0.1)
+        assert not connection.usable
+        assert list(ends.ended) == ["server"]  # who closes it needs not be told
+        assert ends.server.statistics()["connections"] == 0
+
+
+async def test_an_endpoint_that_does_not_run_takes_no_tunnel(authority: Authority) -> None:
+    one, other = memory_stream_pair()
+    near, _ = await handshake(one, other, authority)
+    with pytest.raises(RpcError):
+        endpoint(FakeNetwork().transport(CLIENT)).start_tunnel(near, pytest.fail)
