@@ -6,8 +6,9 @@ import click
 
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
-from realmfs.cli.show import print_json, printable
+from realmfs.cli.show import print_json
 from realmfs.control.client import Client
+from realmfs.control.words import printable
 
 
 @click.group("acl")

@@ -7,9 +7,9 @@ import click
 
 from realmfs.cli.daemon import tree_path, with_daemon
 from realmfs.cli.failure import Failure
-from realmfs.cli.show import size
 from realmfs.cli.transfer import fetch_to
 from realmfs.control.client import Client
+from realmfs.control.words import size
 
 
 @click.command()

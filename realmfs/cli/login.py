@@ -7,8 +7,8 @@ import click
 
 from realmfs.cli.credentials import ask_password, plainly, realm_of, user_and_realm, write_private
 from realmfs.cli.daemon import with_daemon
-from realmfs.cli.show import age
 from realmfs.control.client import Client
+from realmfs.control.words import age
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from realmfs.cli.daemon import tree_path, with_daemon
-from realmfs.cli.show import size
 from realmfs.cli.transfer import store
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
+from realmfs.control.words import size
 
 
 @click.command()

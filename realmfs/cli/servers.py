@@ -3,8 +3,9 @@
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
-from realmfs.cli.show import age, print_json, print_table, size
+from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
+from realmfs.control.words import age, size
 
 
 @click.command()

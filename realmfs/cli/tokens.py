@@ -5,8 +5,9 @@ import time
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
-from realmfs.cli.show import age, print_json, print_table
+from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
+from realmfs.control.words import age
 
 
 @click.command()

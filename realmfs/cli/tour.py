@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import click
 
-from realmfs.cli.show import size
 from realmfs.cli.stage import REALM, Player, Stage, StageError
 from realmfs.cli.trees import MountedTree, SocketTree, Tree, copy_library, files_below
+from realmfs.control.words import size
 
 _SENT_WITHIN = 60.0
 _SEEN_WITHIN = 40.0  # the probe interval, and then some

@@ -7,8 +7,8 @@ import click
 
 from realmfs.cli.daemon import PLACE, socket_path
 from realmfs.cli.failure import Failure
-from realmfs.cli.show import size
 from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.words import size
 
 _ENDS_WITHIN = 15.0
 
