@@ -191,6 +191,11 @@ class ModifyLog:
         for row in self._database.each(f"{_ABOUT} ORDER BY o.sequence DESC", (number,)):
             yield _entry(row[:-1]), Role(row[-1])
 
+    def blocked(self) -> list[LogEntry]:
+        """Return the records of all volumes about which someone must decide, in order."""
+        query = f"SELECT {_COLUMNS} FROM log WHERE state & 2 <> 0 ORDER BY volume, sequence"
+        return [_entry(row) for row in self._database.rows(query)]
+
     def owner(self, volume: int) -> tuple[int, str] | None:
         """Return (uid, identity) of a volume's records: all have the same. None if the log is empty."""
         row = self._database.row("SELECT uid, identity FROM log WHERE volume = ? LIMIT 1", (volume,))

@@ -157,6 +157,11 @@ class Objects:
         for (number,) in self._database.each(query, (key,)):
             yield number
 
+    def in_conflict(self) -> list[int]:
+        """Return the numbers of the objects that the servers cannot agree on."""
+        query = "SELECT number FROM object WHERE flags & 4 <> 0 ORDER BY number"
+        return [number for (number,) in self._database.rows(query)]
+
     def count_in(self, key: int) -> int:
         """Return how many objects of a volume are cached."""
         query = f"SELECT count(*) {_IN_VOLUME}"
@@ -264,6 +269,11 @@ class Objects:
             self._containers.release(container)
         self._ticks.pop(number, None)
         self._counted(-1)
+
+    def mark_conflict(self, number: int, on: bool) -> None:
+        """Note that the servers cannot agree on an object, or that they do again."""
+        query = "UPDATE object SET flags = flags | 4" if on else "UPDATE object SET flags = flags & ~4"
+        self._database.write(f"{query} WHERE number = ?", (number,))
 
     def renumber(self, old: int, new: int) -> None:
         """Move a clean object from a past inode number to its fid's new one, without its contents.

@@ -63,6 +63,8 @@ class Core:
         self.context = context
         self.volume_id = volume_id
         self.replicated = replicated
+        self.inspecting = False
+        """Whether this is a single replica, as it is: conflicts do not hinder, promises do not help."""
         self.replicas = tuple(replicas)
         self.servers: dict[int, Server] = {replica.slot: replica.server for replica in replicas}
         self.cop2 = Cop2Queue()

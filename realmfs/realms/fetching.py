@@ -125,7 +125,10 @@ class Transfer:
         return attributes.status.vv, attributes.status.length
 
     def _check(self, attributes: Attributes) -> None:
-        if self.vv is not None and attributes.status.vv.compare(self.vv) is not Order.EQUAL:
+        if self.vv is None:
+            return
+        new = attributes.status.vv
+        if new.compare(self.vv, ignore_inconsistent=self.core.inspecting) is not Order.EQUAL:
             raise VersionChangedError(attributes)
 
     def _partial(self) -> bool:
@@ -135,11 +138,22 @@ class Transfer:
         vv = self.vv or VersionVector()
         if not self._partial():
             return Fetch(
-                fid=self.fid, vv=vv, primary_host=primary_host, offset=offset, piggy_cop2=piggy
+                fid=self.fid,
+                vv=vv,
+                inconsistent_ok=self.core.inspecting,
+                primary_host=primary_host,
+                offset=offset,
+                piggy_cop2=piggy,
             ).pack()
         count = WHOLE if end is None else end - offset
         return FetchPartial(
-            fid=self.fid, vv=vv, primary_host=primary_host, offset=offset, count=count, piggy_cop2=piggy
+            fid=self.fid,
+            vv=vv,
+            inconsistent_ok=self.core.inspecting,
+            primary_host=primary_host,
+            offset=offset,
+            count=count,
+            piggy_cop2=piggy,
         ).pack()
 
     def _arrival(self, offset: int, end: int | None) -> _Arrival:

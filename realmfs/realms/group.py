@@ -7,12 +7,12 @@ ETIMEDOUT, no server answers; EWOULDBLOCK, they do but are busy; EINCONS, a conf
 otherwise, as vice.md §7.2 translates it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import trio
 
-from realmfs.realms import reading, updating, volumecalls
+from realmfs.realms import reading, repairing, updating, volumecalls
 from realmfs.realms.context import Context
 from realmfs.realms.core import Core
 from realmfs.realms.fetching import Transfer
@@ -21,6 +21,8 @@ from realmfs.realms.server import Server, State
 from realmfs.realms.types import AccessListAnswer, Attributes, Reintegrated, SinkAt, Stamps
 from realmfs.realms.volume import Replica
 from realmfs.realms.volumecalls import VolumeState
+from realmfs.rpc2.transfer import Source
+from realmfs.vice.errors import Code
 from realmfs.vice.types import Fid, FidRange, ObjectType, Status, StoreId, VersionVector, VolumeStatus
 
 REINTEGRATE_PATIENCE = 120.0
@@ -139,6 +141,34 @@ class Group:
     async def resolve(self, fid: Fid, *, patience: float | None = None) -> None:
         """Have the servers make the replicas of an object equal; treat it as suspect afterwards."""
         await self.core.resolve(fid, self.core.patience(patience))
+
+    # conflicts
+
+    async def replica_statuses(
+        self, fid: Fid, user: int, *, patience: float | None = None
+    ) -> dict[int, Status]:
+        """Ask each server up for the status of its own copy, in conflict or not; by slot."""
+        return await repairing.replica_statuses(self.core, fid, user, self.core.patience(patience))
+
+    async def repair(
+        self,
+        fid: Fid,
+        source: Source,
+        status: Status,
+        store_id: StoreId,
+        user: int,
+        *,
+        patience: float | None = None,
+    ) -> dict[int, Code]:
+        """Give an object in conflict new contents at all servers; see repairing.py."""
+        bound = self.core.patience(patience)
+        return await repairing.repair(self.core, fid, source, status, store_id, user, bound)
+
+    async def clear_conflict(
+        self, fid: Fid, versions: Mapping[int, VersionVector], user: int, *, patience: float | None = None
+    ) -> None:
+        """Take the mark of a conflict from replicas that are known to be equal."""
+        await repairing.clear(self.core, fid, versions, user, self.core.patience(patience))
 
     # the volume
 

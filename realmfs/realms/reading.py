@@ -101,6 +101,8 @@ def agree(
 
 def promise_stands(core: Core, answers: Answers, given: Mapping[int, bool]) -> bool:
     """Whether every server that is up has promised, and nothing was broken since it was asked."""
+    if core.inspecting:
+        return False  # servers call back about the volume, not about its replicas
     for replica in core.replicas:
         if not replica.server.available:
             continue
@@ -123,7 +125,12 @@ async def get_attr(core: Core, fid: Fid, user: int, patience: Patience) -> Attri
     async def attempt() -> Attributes | Code:
         piggy, batch = core.piggy()
         answers = await core.ask(
-            Call(GetAttr.OPCODE, GetAttr(fid=fid, piggy_cop2=piggy).pack()), user, patience
+            Call(
+                GetAttr.OPCODE,
+                GetAttr(fid=fid, inconsistent_ok=core.inspecting, piggy_cop2=piggy).pack(),
+            ),
+            user,
+            patience,
         )
         replies = parse(core, answers, GetAttr.Reply)
         agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
@@ -158,7 +165,12 @@ async def get_acl(core: Core, fid: Fid, user: int, patience: Patience) -> Access
     async def attempt() -> AccessListAnswer | Code:
         piggy, batch = core.piggy()
         answers = await core.ask(
-            Call(GetAcl.OPCODE, GetAcl(fid=fid, piggy_cop2=piggy).pack()), user, patience
+            Call(
+                GetAcl.OPCODE,
+                GetAcl(fid=fid, inconsistent_ok=core.inspecting, piggy_cop2=piggy).pack(),
+            ),
+            user,
+            patience,
         )
         replies = parse(core, answers, GetAcl.Reply)
         agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
@@ -178,6 +190,8 @@ async def validate(
 
     False does not say that the object changed, only that it must be asked about by itself.
     """
+    if core.inspecting:  # this call refuses what is in conflict
+        return dict.fromkeys((fid for fid, _ in objects), False)
     rest = sorted(objects, key=lambda known: known[0])
     result = dict.fromkeys((fid for fid, _ in rest), False)
     for _ in range(VALIDATE_ROUNDS):

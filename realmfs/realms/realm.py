@@ -247,6 +247,7 @@ class Realm:
             volume.name = place.name
             return volume
         group = Group(self._context, place.id, kind is VolumeType.REPLICATED, replicas)
+        group.core.inspecting = kind is VolumeType.READ_WRITE
         if volume is None:
             volume = self._volumes[place.id] = Volume(place.id, place.name, self, kind, replicas, group)
             return volume

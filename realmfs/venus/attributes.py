@@ -25,7 +25,7 @@ def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> 
     The kernel may keep what a promise covers until we tell it otherwise. Directories have one link, so that
     find(1) does not count subdirectories behind mount links.
     """
-    attr_timeout = settings.kernel_timeout if node.valid else 0.0
+    attr_timeout = settings.kernel_timeout if node.valid and node.shows is None else 0.0
     entry_timeout = name_timeout(parent, settings) if parent is not None else 0.0
     if node.conflict:
         size = len(conflict_text(node.fid, node.volume.realm))
@@ -55,7 +55,7 @@ def name_timeout(parent: Node, settings: VenusSettings) -> float:
     remember only names that anybody may look up, and asks us about the others each time, for whoever asks.
     Attributes need no such care: they are reached through names or open files.
     """
-    if not parent.valid:
+    if not parent.valid or parent.shows is not None:
         return 0.0
     if settings.shared and not (parent.knows(ANYUSER) and parent.rights[ANYUSER] & Rights.LOOKUP):
         return 0.0

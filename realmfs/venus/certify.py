@@ -26,12 +26,10 @@ from math import inf
 import trio
 
 from realmfs.realms.group import Group
-from realmfs.rpc2.errors import BadPacket
-from realmfs.rpc2.transfer import BytesSink
 from realmfs.venus.commit import vectors_of
 from realmfs.venus.core import Core
+from realmfs.venus.theirs import fetch_directory
 from realmfs.venus.volume import VolumeState
-from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import (
     AnyRecord,
@@ -176,18 +174,8 @@ def _require(status: Status, inserts: bool) -> None:
 
 
 async def _names(group: Group, fid: Fid, uid: int, inserts: bool) -> Names:
-    sinks: dict[int, BytesSink] = {}
-
-    def at(offset: int) -> BytesSink:
-        for start in [start for start in sinks if start >= offset]:
-            del sinks[start]
-        return sinks.setdefault(offset, BytesSink())
-
-    _require((await group.fetch(fid, uid, at)).status, inserts)
-    try:
-        directory = Directory.parse(b"".join(bytes(sinks[start].data) for start in sorted(sinks)))
-    except BadPacket as error:
-        raise CodaError(Code.EIO, f"{fid}: a senseless directory came") from error
+    status, directory = await fetch_directory(group, fid, uid)
+    _require(status, inserts)
     return {name: Fid(fid.volume, vnode, unique) for name, vnode, unique in directory.items()}
 
 

@@ -14,8 +14,9 @@ from realmfs.cache.inodes import ROOT_NUMBER
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER
 from realmfs.venus.authors import Authors
+from realmfs.venus.conflicts import Conflicts
 from realmfs.venus.errand import urgency, waited_for
-from realmfs.venus.events import CallMade, Conflict, EventStream, Replaced
+from realmfs.venus.events import CallMade, Conflict, ConflictSettled, EventStream, Replaced
 from realmfs.venus.face import KernelNotifier
 from realmfs.venus.flights import Flights
 from realmfs.venus.node import Node
@@ -43,6 +44,7 @@ class Core:
         self.busy = Busy(self.nodes)
         self.kernel: KernelNotifier | None = None
         self.top = self._make_top()
+        self.conflicts = Conflicts(self.nodes, cache)
         self.shrunk = trio.lowlevel.ParkingLot()  # who waits for pending changes to be taken by servers
         self.logged: Callable[[VolumeState], None] = lambda volume: None  # told of every new record
 
@@ -196,10 +198,33 @@ class Core:
             parent.promise = None
 
     def in_conflict(self, node: Node) -> None:
-        """The servers cannot agree on the object: it is shown as a dangling link."""
+        """The servers cannot agree on the object: from now on its name leads to its versions."""
         node.conflict = True
+        node.promise = None
+        self.conflicts.diverged(node)
         self.kernel_forget(node)
+        self.kernel_forget_name(node.parent, node.name)
         self.events.publish(Conflict(self.path(node), str(node.fid), local=False))
+
+    def refused(self, node: Node, code: Code) -> None:
+        """The servers refuse a change of the object made here: its name leads to its versions, too."""
+        view = self.conflicts.refused(node)
+        if view is not None:
+            self.kernel_forget(node)
+            self.kernel_forget_name(view.parent, view.name)
+        log.info("%s: the servers refuse a change: %s", self.path(node), code.name)
+        self.events.publish(Conflict(self.path(node), str(node.fid), local=True))
+
+    def settled(self, node: Node, how: str) -> None:
+        """A conflict is over, or one kind of it: the name means the object again once none is left."""
+        view = self.conflicts.settled(node)
+        if view is not None:
+            self.kernel_forget(view)
+            self.kernel_forget_name(view.parent, view.name)
+        self.kernel_forget(node)
+        self.kernel_forget_name(node.parent, node.name)
+        self.events.publish(ConflictSettled(self.path(node), str(node.fid), how))
+        self.logged(node.volume)
 
     def replaced_elsewhere(self, node: Node) -> Node:
         """Forget our data: the servers have another version. Inside a transaction; returns the fid's node.

@@ -207,6 +207,20 @@ class Conflict(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictSettled(Event):
+    """A conflict is over: `how` is which version was kept, or who settled it."""
+
+    kind: ClassVar[str] = "fsobj"
+    path: str
+    fid: str
+    how: str
+
+    def text(self) -> str:
+        """`SETTLED (local): path (fid)`."""
+        return f"SETTLED ({self.how}): {self.path} ({self.fid})"
+
+
+@dataclass(frozen=True, slots=True)
 class Replaced(Event):
     """An object made room: `what` is `status`, `data` or `status/data`."""
 

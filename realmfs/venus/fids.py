@@ -77,14 +77,15 @@ class Fids:
                 real = self._core.cache.volumes.granted_fid(volume.key, _MAKES[entry.opcode])
                 if real is None:
                     raise CodaError(Code.EWOULDBLOCK, "no fids left")
-                self._one(self._core.nodes.get(volume, local), real)
+                self.rebind(self._core.nodes.get(volume, local), real)
 
     def _local_child(self, entry: LogEntry) -> Fid | None:
         (record,) = unpack_log(entry.record)
         fid = getattr(record, "fid", None)
         return fid if isinstance(fid, Fid) and is_local(fid) else None
 
-    def _one(self, node: Node, real: Fid) -> None:
+    def rebind(self, node: Node, real: Fid) -> None:
+        """Let an object have another fid, everywhere it is named. Inside a transaction."""
         core, local = self._core, node.fid
         waiting = [entry for entry, _ in core.cache.log.about(node.ino)]
         parent = core.nodes.by_number(node.parent) if node.parent else None

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from realmfs.cache.container import Container
 from realmfs.cache.errors import ContainerLost
-from realmfs.cache.log import LogEntry, Role
+from realmfs.cache.log import LogEntry
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.transfer import FileSource, Source
 from realmfs.venus.batch import Batch
 from realmfs.venus.commit import vectors_of
+from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
@@ -99,11 +100,6 @@ def open_contents(core: Core, entry: LogEntry) -> Container:
         return core.cache.containers.open(entry.container)
     except ContainerLost as error:
         raise ContentsLost(entry, error) from error
-
-
-def object_of(entry: LogEntry) -> int:
-    """Return the inode number of what a record makes, changes, moves or removes."""
-    return next(number for number, role in entry.about if role & Role.OBJECT)
 
 
 def full_record(core: Core, entry: LogEntry) -> AnyRecord:

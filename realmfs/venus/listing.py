@@ -16,6 +16,7 @@ from realmfs.venus.face import ROOT_INODE, Caller, Entry
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.node import Node
 from realmfs.venus.resolve import may_be_mount_link
+from realmfs.venus.versions import Versions
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, Rights
 
@@ -35,8 +36,9 @@ class OpenDirectory:
 class Listings:
     """The open directories."""
 
-    def __init__(self, core: Core, fetcher: Fetcher, access: Access) -> None:
+    def __init__(self, core: Core, fetcher: Fetcher, access: Access, versions: Versions) -> None:
         self._core = core
+        self._versions = versions
         self._fetcher = fetcher
         self._access = access
         self._open: dict[int, OpenDirectory] = {}
@@ -57,9 +59,15 @@ class Listings:
         if node.ino == ROOT_INODE:
             listing.entries = [(name, 0, 0) for name in self._core.volumes.realm_names()]
             return
+        if node.shows is not None:
+            names = await self._versions.names(listing.caller, node.shows)
+            listing.entries = [(name, 0, 0) for name in names]
+            return
         directory = await self._fetcher.directory(node, listing.caller.uid)
         self._access.require(node, listing.caller, Rights.LOOKUP)
         listing.entries = [entry for entry in directory.items() if entry[0] not in DOTS]
+        hidden = self._core.conflicts.names_in(node.ino) - {entry[0] for entry in listing.entries}
+        listing.entries += [(name, 0, 0) for name in sorted(hidden)]
 
     async def read(self, handle: int, position: int) -> Sequence[Entry]:
         """Return the next entries after `position`."""
@@ -77,6 +85,15 @@ class Listings:
 
     def _entry(self, parent: Node, entry: tuple[bytes, int, int], position: int) -> Entry:
         name, vnode, unique = entry
+        if parent.shows is not None:  # no number: programs must look it up
+            return Entry(name, parent.ino, None, position)
+        held = self._core.conflicts.at(parent.ino, name)
+        if held is None and not vnode:
+            held = self._core.conflicts.way(parent.ino, name)
+        if held is not None:
+            return Entry(name, held.ino, None, position)
+        if not vnode:  # the conflict is over since the listing began
+            return Entry(name, parent.ino, None, position)
         volume = parent.volume
         fid = Fid(volume.id, vnode, unique)
         node = volume.nodes.get((vnode, unique))
@@ -84,8 +101,8 @@ class Listings:
             node = self._core.nodes.get(volume, fid)
         if node is None:
             return Entry(name, self._core.nodes.number(volume, fid), None, position)
-        if not node.valid or may_be_mount_link(node):
-            return Entry(name, node.ino, None, position)
+        if not node.valid or may_be_mount_link(node) or node.conflict:
+            return Entry(name, self._core.conflicts.shown(node).ino, None, position)
         parent.kernel_names.add(name)
         node.parent, node.name = parent.ino, name
         return Entry(name, node.ino, attr_of(node, self._core.settings, parent), position)

@@ -106,6 +106,7 @@ class Node:
         "readers",
         "replaced",
         "rights",
+        "shows",
         "stale",
         "status",
         "stored",
@@ -141,7 +142,8 @@ class Node:
         self.writers = 0
         self.lookups = 0  # what the kernel holds
         self.kernel_names: set[bytes] = set()  # of a directory: names the kernel may know for long
-        self.conflict = False
+        self.conflict = False  # the servers cannot agree on it
+        self.shows: Node | None = None  # of a made-up directory: the object in conflict that it shows
         self.newer = False  # the reachable servers are behind what is cached
         self.replaced = (
             False  # gone because the servers have a newer version: nothing made here can get there

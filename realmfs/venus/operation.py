@@ -187,6 +187,8 @@ class Operation(ABC):
         """Bring a directory's contents here."""
         if not node.is_directory or node.conflict:
             raise CodaError(Code.ENOTDIR, node.label)
+        if node.shows is not None:
+            raise CodaError(Code.EROFS, f"{node.label} shows a conflict")
         if node is not self.core.top:
             await self.tools.fetcher.directory(node, self.caller.uid)
 

@@ -45,8 +45,9 @@ from realmfs.rpc2.transfer import Source
 from realmfs.venus.batch import Batch, Choice, Kind, Rules, Waiting, Why, choose
 from realmfs.venus.certify import Certifier
 from realmfs.venus.commit import Committer
+from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
-from realmfs.venus.events import ChangeSent, Conflict, Reintegrating, VolumeChanged
+from realmfs.venus.events import ChangeSent, Reintegrating, VolumeChanged
 from realmfs.venus.events import Waiting as WaitingFor
 from realmfs.venus.fids import Fids
 from realmfs.venus.flight import (
@@ -55,7 +56,6 @@ from realmfs.venus.flight import (
     Flight,
     full_record,
     last_uniquifier,
-    object_of,
     sent_as,
 )
 from realmfs.venus.outcome import TOKENS, Judgement, Next, judge
@@ -447,9 +447,7 @@ class Sender:
             return
         with core.cache.transaction():
             core.cache.log.set_reason(current, int(code), blocked=True)
-        node = core.nodes.by_number(object_of(current))
-        log.info("%s: the servers refuse a change of %s: %s", self._volume.name, core.path(node), code.name)
-        core.events.publish(Conflict(core.path(node), str(node.fid), local=True))
+        core.refused(core.nodes.by_number(object_of(current)), code)
 
     def _contents_lost(self, lost: ContentsLost) -> None:
         """A store can never be sent. Nothing of its batch is at the servers, or it would have been found."""

@@ -25,6 +25,10 @@ class _Removal(Operation):
     async def find(self, parent: Node, name: bytes) -> Node | None:
         """Return what a name means, uncovered, with status; a directory with its contents."""
         node = await self.tools.resolver.entry(self.caller, parent, name)
+        if node is not None and (node.shows is not None or node.conflict):
+            raise CodaError(Code.EINCONS, f"{node.label} is in conflict")
+        if parent.shows is not None:
+            raise CodaError(Code.EROFS, f"{parent.label} shows a conflict")
         if node is not None and node.is_directory and not node.conflict and self.core.top is not node:
             await self.open_directory(node)
         return node

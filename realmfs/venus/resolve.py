@@ -19,6 +19,7 @@ from realmfs.venus.fetch import Fetcher
 from realmfs.venus.names import check_lookup
 from realmfs.venus.node import Node
 from realmfs.venus.validity import Validator
+from realmfs.venus.versions import Versions
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.mountlink import MountLink, ObjectMount, is_mount_link, parse_mount_link
@@ -29,8 +30,11 @@ from realmfs.vice.types import Fid, Rights
 class Resolver:
     """Finds the object that a name means."""
 
-    def __init__(self, core: Core, validator: Validator, fetcher: Fetcher, access: Access) -> None:
+    def __init__(
+        self, core: Core, validator: Validator, fetcher: Fetcher, access: Access, versions: Versions
+    ) -> None:
         self._core = core
+        self._versions = versions
         self._validator = validator
         self._fetcher = fetcher
         self._access = access
@@ -58,8 +62,15 @@ class Resolver:
             return parent
         if name == b"..":
             return self._core.above(parent) or self._core.top
+        if parent.shows is not None:
+            return await self._versions.named(caller, parent.shows, name)
         fid = await self._fid(caller, parent, name)
-        return None if fid is None else await self._known(caller, parent, name, fid)
+        held = self._core.conflicts.at(parent.ino, name)
+        if held is not None:
+            return held
+        if fid is None:
+            return self._core.conflicts.way(parent.ino, name)
+        return await self._known(caller, parent, name, fid)
 
     async def _known(self, caller: Caller, parent: Node, name: bytes, fid: Fid) -> Node:
         """Return the node of a fid, with usable status, or shown as a conflict."""
@@ -68,11 +79,11 @@ class Resolver:
         try:
             await self._validator.status(node, caller.uid)
         except CodaError as error:
-            if error.code is not Code.EINCONS:
+            if error.code is not Code.EINCONS and not (node.conflict and error.code is Code.ETIMEDOUT):
                 raise
         # The object may have changed elsewhere while somebody has it open: then the name means another node
         # now.
-        return self._core.nodes.get(parent.volume, fid)
+        return self._core.conflicts.shown(self._core.nodes.get(parent.volume, fid))
 
     async def _fid(self, caller: Caller, parent: Node, name: bytes) -> Fid | None:
         directory = await self._fetcher.directory(parent, caller.uid)
@@ -139,7 +150,10 @@ class Resolver:
                 raise
         volume.mounted_on = (parent, name)
         root.name = name
-        return root
+        shown = self._core.conflicts.shown(root)
+        if shown is not root:
+            shown.parent = parent.ino
+        return shown
 
 
 def may_be_mount_link(node: Node) -> bool:

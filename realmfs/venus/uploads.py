@@ -17,9 +17,10 @@ import trio
 
 from realmfs.cache.log import LogEntry
 from realmfs.realms.handles import HandleStore
+from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
 from realmfs.venus.events import ChangeSent, StoreProgress
-from realmfs.venus.flight import Contents, full_record, object_of, open_contents, sent_as
+from realmfs.venus.flight import Contents, full_record, open_contents, sent_as
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
 

@@ -233,8 +233,7 @@ class Validator:
     def _know(self, node: Node, uid: int, status: Status) -> None:
         node.stale = node.newer = False
         if node.conflict:
-            node.conflict = False
-            self._core.kernel_forget(node)
+            self._core.settled(node, "by the servers")
         if not node.same_version(status.vv):
             node.doubted = frozenset(node.rights)  # its access list may be another
         self._learn_rights(node, uid, status)

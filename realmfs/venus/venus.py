@@ -31,7 +31,9 @@ from realmfs.venus.acls import AccessLists
 from realmfs.venus.attributes import attr_of, no_such_name
 from realmfs.venus.changing import SetMode, SetOwner, SetTime, StoreContents
 from realmfs.venus.commit import Committer
+from realmfs.venus.copies import Copies
 from realmfs.venus.core import Core
+from realmfs.venus.discard import Discarder
 from realmfs.venus.events import BackFetch, CallbackBroken, EventStream, ServerChanged
 from realmfs.venus.face import Attr, Caller, Changes, Entry, KernelNotifier, Opened, Space
 from realmfs.venus.fetch import Fetcher
@@ -49,7 +51,9 @@ from realmfs.venus.reintegrate import Reintegrator
 from realmfs.venus.removing import RemoveName, RenameName
 from realmfs.venus.resolve import Resolver
 from realmfs.venus.settings import VenusSettings
+from realmfs.venus.settle import Settler
 from realmfs.venus.validity import Validator
+from realmfs.venus.versions import Versions
 from realmfs.venus.xattrs import ExtendedAttributes
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, ObjectType, Rights
@@ -98,19 +102,23 @@ class Venus:
         self.rights = Access(core)
         self.validator = Validator(core, self.rights)
         self.fetcher = Fetcher(core, self.validator)
-        self.resolver = Resolver(core, self.validator, self.fetcher, self.rights)
+        self.versions = Versions(core, self.validator, self.fetcher)
+        self.resolver = Resolver(core, self.validator, self.fetcher, self.rights, self.versions)
         self.fids = Fids(core)
         self.tools = Tools(core, self.validator, self.fetcher, self.resolver, self.rights, self.fids)
         self.files = Files(core, self.validator, self.fetcher, self.rights, self._store)
-        self.listings = Listings(core, self.fetcher, self.rights)
+        self.listings = Listings(core, self.fetcher, self.rights, self.versions)
         self.readahead = ReadAhead(core, self.validator, self.fetcher)
         self.reintegrator = Reintegrator(core, self.fids, Committer(core, self.validator))
+        self.discarder = Discarder(core, self.fetcher)
+        self.settler = Settler(self.tools, self.discarder, Copies(self.tools, self.files))
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
         self.xattrs = ExtendedAttributes(core, self.rights, self.acls)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.logged
+        core.conflicts.load()
 
     @property
     def events(self) -> EventStream:

@@ -40,7 +40,7 @@ class ExtendedAttributes:
             b"valid": lambda caller, node: node.reason().value,
             b"dirty": lambda caller, node: _yes(node.dirty),
             b"pending": self._pending,
-            b"conflict": lambda caller, node: _yes(node.conflict),
+            b"conflict": lambda caller, node: self._core.conflicts.kind(node),
             b"hoard": self._hoard,
             b"rights": self._rights,
             b"author": lambda caller, node: str(node.status.author) if node.status else "",
@@ -54,6 +54,10 @@ class ExtendedAttributes:
 
         Raises CodaError: EOPNOTSUPP for one we do not have, or what the servers say.
         """
+        if node.shows is not None:
+            if name == PREFIX + b"state":
+                return b"conflict"
+            node = node.shows
         short = name.removeprefix(PREFIX) if name.startswith(PREFIX) else b""
         known = self._known.get(short)
         if known is not None:
@@ -73,7 +77,7 @@ class ExtendedAttributes:
 
     def state(self, node: Node) -> str:
         """Return absent, partial, cached, dirty or conflict."""
-        if node.conflict:
+        if self._core.conflicts.kind(node) != "no":
             return "conflict"
         if node.ours:
             return "dirty"
