@@ -42,7 +42,7 @@ from realmfs.realms.types import ANYUSER
 from realmfs.venus.node import Node
 from realmfs.venus.nodes import Nodes
 from realmfs.venus.volume import TOP_REALM, VolumeState
-from realmfs.vice.log import AnyRecord, Chmod, Chown, Remove, RemoveDir, Rename, Utimes, unpack_log
+from realmfs.vice.log import Chmod, Chown, Remove, RemoveDir, Utimes, unpack_log
 from realmfs.vice.types import Fid, ObjectType, Rights, Status, VersionVector
 
 VIEW_BIT = 1 << 62
@@ -136,7 +136,7 @@ class Conflicts:
         view = self._open(node)
         removal = next((entry for entry in entries if entry.opcode in _REMOVALS), None)
         if removal is not None:
-            ((view.parent, view.name),) = names_of(removal)
+            view.parent, view.name = place_of(removal)
         if view.parent:
             self._places[view.parent, view.name] = node.ino
             self._find_ways()
@@ -198,17 +198,8 @@ def object_of(entry: LogEntry) -> int:
     return next(number for number, role in entry.about if role & Role.OBJECT)
 
 
-def names_of(entry: LogEntry) -> frozenset[tuple[int, bytes]]:
-    """Return the inode number of the directory, and the name, of every entry that a record makes or takes."""
-    parents = [number for number, role in entry.about if role & Role.PARENT]
-    record = record_of(entry)
-    if isinstance(record, Rename):
-        return frozenset({(parents[0], record.old_name), (parents[-1], record.new_name)})
-    name = getattr(record, "name", None)
-    return frozenset({(parents[0], name)} if name is not None else ())
-
-
-def record_of(entry: LogEntry) -> AnyRecord:
-    """Return a waiting record as a value; the fid of what is removed or renamed is not in it."""
+def place_of(entry: LogEntry) -> tuple[int, bytes]:
+    """Return the inode number of the directory, and the name in it, that a removal takes."""
     (record,) = unpack_log(entry.record)
-    return record
+    assert isinstance(record, Remove | RemoveDir)
+    return next(number for number, role in entry.about if role & Role.PARENT), record.name

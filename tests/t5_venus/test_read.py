@@ -16,7 +16,7 @@ from realmfs.venus.making import MakeSymlink
 from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid
-from tests.t5_venus.world import ME, REALM, SERVER, refused, world
+from tests.t5_venus.world import ME, REALM, SERVER, refused, until, world
 
 ROOT = f"/{REALM}"
 DATA = (FetchPartial.OPCODE, Fetch.OPCODE)
@@ -476,7 +476,7 @@ async def test_mount_links_are_covered(tmp_path: Path, autojump_clock: trio.abc.
         assert await a.venus.getxattr(ME, mounted.ino, b"user.coda.mount") == f"/{REALM}/m".encode()
 
 
-async def test_a_conflict_is_shown_as_a_dangling_link(
+async def test_a_conflict_of_the_servers_is_shown_with_their_versions(
     tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path) as w:
@@ -497,14 +497,27 @@ async def test_a_conflict_is_shown_as_a_dangling_link(
         await a.write(f"{ROOT}/f", b"y")
         await a.drained()
         shown = await b.look(f"{ROOT}/f")
-        assert stat.S_IFMT(shown.mode) == stat.S_IFLNK
-        text = await b.venus.readlink(ME, shown.ino)
-        assert text == b"@%08x.%08x.%08x@%s." % (*node.fid, REALM.encode())
-        assert shown.size == len(text) == 29 + len(REALM)
-        with refused(errno.ELOOP):
+        assert stat.S_IFMT(shown.mode) == stat.S_IFDIR
+        assert shown.ino != attr.ino
+        assert (await b.look(f"{ROOT}/f")).attr_timeout == 0
+        assert await b.venus.getxattr(ME, shown.ino, b"user.coda.state") == b"conflict"
+        assert await b.venus.getxattr(ME, shown.ino, b"user.coda.conflict") == b"server"
+        assert await b.ls(f"{ROOT}/f") == [SERVER]
+        assert await b.read(f"{ROOT}/f/{SERVER}") == b"y"
+        with refused(errno.EISDIR):
             await b.venus.open(ME, shown.ino, os.O_RDONLY)
         with refused(errno.EUCLEAN):
             await b.unlink(f"{ROOT}/f")
+        with refused(errno.EUCLEAN):
+            await b.rename(f"{ROOT}/f", f"{ROOT}/g")
+        text = await b.venus.readlink(ME, attr.ino)  # who still holds the object sees what it was
+        assert text == b"@%08x.%08x.%08x@%s." % (*node.fid, REALM.encode())
+        await b.restart()
+        b.offline()
+        assert stat.S_IFMT((await b.look(f"{ROOT}/f")).mode) == stat.S_IFDIR
+        assert await b.ls(ROOT) == ["f"]
+        b.online()
+        await until(lambda: all(volume.reachable for volume in b.venus.core.volumes))
         monkeypatch.undo()
         assert await b.read(f"{ROOT}/f") == b"y"
 
