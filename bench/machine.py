@@ -13,7 +13,7 @@ import realmfs
 from bench.subject import version_of
 
 About = dict[str, Any]
-PACKAGES = ("trio", "cryptography", "pyfuse3")
+PACKAGES = ("trio", "cryptography")
 
 
 def describe(room: Path) -> About:

@@ -49,6 +49,8 @@ class MemoryFiles:
         self.nodes: dict[int, Node] = {}
         self.calls: Counter[str] = Counter()
         self.unknown_status = False  # readdir then tells no attributes
+        self.push = False  # contents then go out with the answer to an open, and no close is flushed
+        self.lasting = False  # the kernel may then keep the names of directories
         self.serials = itertools.count(ROOT_INODE)
         self.handles: dict[int, Node] = {}
         self.removed_open: set[int] = set()
@@ -139,21 +141,23 @@ class MemoryFiles:
     async def readlink(self, caller: Caller, ino: int) -> bytes:
         return bytes(self._get(ino).data)
 
-    async def opendir(self, caller: Caller, ino: int) -> int:
-        return self._open(self._get(ino))
+    async def opendir(self, caller: Caller, ino: int) -> Opened:
+        self.calls["opendir"] += 1
+        node = self._get(ino)
+        return Opened(self._open(node), keep_cache=self.lasting, lasting=self.lasting)
 
     def _open(self, node: Node) -> int:
         handle = next(self.serials)
         self.handles[handle] = node
         return handle
 
-    async def readdir(self, handle: int, position: int) -> Sequence[Entry]:
+    async def readdir(self, handle: int, position: int, limit: int = 256) -> Sequence[Entry]:
         self.calls["readdir"] += 1
         return [
             Entry(name, ino, None if self.unknown_status else self._attr(self.nodes[ino]), ino)
             for name, ino in sorted(self.handles[handle].children.items(), key=lambda child: child[1])
             if ino > position
-        ]
+        ][:limit]
 
     async def releasedir(self, handle: int) -> None:
         del self.handles[handle]
@@ -163,6 +167,8 @@ class MemoryFiles:
         node = self._get(ino)
         if flags & os.O_TRUNC:
             node.data.clear()
+        if self.push:
+            return Opened(self._open(node), False, flushes=False, contents=bytes(node.data))
         return Opened(self._open(node), True)
 
     async def create(
@@ -281,6 +287,10 @@ class MemoryFiles:
         match name.removeprefix(b"user.test."):
             case b"unknown-status":
                 self.unknown_status = value == b"1"
+            case b"lasting":
+                self.lasting = value == b"1"
+            case b"push":
+                self.push = value == b"1"
             case b"data":
                 self._get(ino).data[:] = value
                 self._get(ino).mtime_ns = time.time_ns()

@@ -107,7 +107,7 @@ class Files:
             attr = await walk.to(params.path)
             if not stat.S_ISDIR(attr.mode):
                 raise ControlError.of_errno(errno.ENOTDIR, f"/{params.path}: {os.strerror(errno.ENOTDIR)}")
-            handle = await self._files.opendir(self._caller, attr.ino)
+            handle = (await self._files.opendir(self._caller, attr.ino)).handle
             try:
                 found = list(await self._files.readdir(handle, max(0, params.position)))
             finally:

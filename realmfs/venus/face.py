@@ -8,13 +8,14 @@ Shared rules:
   may go on longer.
 * Names, symlink texts and attribute names are bytes as the kernel gives them. Inode 1 is `/coda` itself.
 * Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup
-  of its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel.
+  of its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel with
+  attributes.
   `forget(ino, n)` takes n back. Whoever asks must give back.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ROOT_INODE = 1
 
@@ -32,8 +33,7 @@ class Caller:
     kernel: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Attr:
+class Attr(NamedTuple):
     """An object's attributes as the kernel wants them.
 
     `ino` 0 in an answer to `lookup` means "no such name, and you may remember that". `mode` holds type and
@@ -53,16 +53,22 @@ class Attr:
     attr_timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An open file: a handle never used before here, and whether the kernel's old pages still hold."""
+class Opened(NamedTuple):
+    """An open file or directory: a handle never used before here, and what the kernel may do by itself.
+
+    `keep_cache`: its old pages (of a directory: its copy of the names) still hold. `flushes`: it must tell of
+    each close(2). `lasting`: it may keep the names of this directory. `contents`: all of a small file that
+    nobody else has open and of which the kernel has no pages.
+    """
 
     handle: int
     keep_cache: bool
+    flushes: bool = True
+    lasting: bool = False
+    contents: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A directory entry: `attr` is None where the status is not known here (nobody waits for it).
 
     `position` resumes the listing after this entry; it is positive, and names neither shift nor repeat when
@@ -118,9 +124,12 @@ class FileSystem(Protocol):
     ) -> Attr: ...
     async def access(self, caller: Caller, ino: int, mask: int) -> bool: ...
     async def readlink(self, caller: Caller, ino: int) -> bytes: ...
-    async def opendir(self, caller: Caller, ino: int) -> int: ...
-    async def readdir(self, handle: int, position: int) -> Sequence[Entry]:
-        """Entries after `position` (0: the start), no `.` and `..`; waits for no status; empty at the end."""
+    async def opendir(self, caller: Caller, ino: int) -> Opened: ...
+    async def readdir(self, handle: int, position: int, limit: int = 256) -> Sequence[Entry]:
+        """Return at most `limit` entries after `position` (0: the start), without `.` and `..`.
+
+        Waits for no status. Empty at the end.
+        """
         ...
 
     async def releasedir(self, handle: int) -> None: ...

@@ -33,7 +33,8 @@ from realmfs.vice.types import ObjectType, Status
 log = logging.getLogger(__name__)
 
 WRITING = os.O_WRONLY | os.O_RDWR
-READ_AT_ONCE = 1 << 20
+SMALL = 64 * 1024
+"""Bytes of contents that go to the kernel with the answer to an open."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,10 +114,25 @@ class Files:
         """Give out a handle, and tell whether the kernel's pages are of this version."""
         node = file.node
         keep = node.kernel_version == node.version
+        contents = None if keep or file.writer else self._at_once(node, file.caller)
         node.kernel_version = node.version
         handle, self._next = self._next, self._next + 1
         self._open[handle] = file
-        return Opened(handle, keep)
+        return Opened(handle, keep, flushes=file.writer, contents=contents)
+
+    def _at_once(self, node: Node, caller: Caller) -> bytes | None:
+        """Return the contents of a small file that is all here, if nobody else can be reading it."""
+        content = node.content
+        if (
+            content is None
+            or not 0 < content.length <= SMALL
+            or not content.whole
+            or content.filling
+            or node.readers + node.writers > 1
+            or not caller.kernel
+        ):
+            return None
+        return content.read(0, content.length)
 
     def file(self, handle: int) -> OpenFile:
         """Return what a handle stands for. Raises CodaError EBADF."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from realmfs.venus.access import Access
 from realmfs.venus.attributes import attr_of
 from realmfs.venus.core import Core
-from realmfs.venus.face import ROOT_INODE, Caller, Entry
+from realmfs.venus.face import ROOT_INODE, Caller, Entry, Opened
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.node import Node
 from realmfs.venus.resolve import may_be_mount_link
@@ -44,15 +44,24 @@ class Listings:
         self._open: dict[int, OpenDirectory] = {}
         self._next = 1
 
-    async def open(self, caller: Caller, node: Node) -> int:
-        """Open a directory. Raises CodaError: ENOTDIR, EACCES, and what fetching it raises."""
+    async def open(self, caller: Caller, node: Node) -> Opened:
+        """Open a directory. Raises CodaError: ENOTDIR, EACCES, and what fetching it raises.
+
+        The kernel may keep the names and list them by itself, after the next open here has said that they
+        still hold. Of realms that come to be nobody tells us, so those it may not keep.
+        """
         if not node.is_directory or node.conflict:
             raise CodaError(Code.ENOTDIR, node.label)
         listing = OpenDirectory(node, caller)
         await self._fill(listing)
         handle, self._next = self._next, self._next + 1
         self._open[handle] = listing
-        return handle
+        lasting = node.ino != ROOT_INODE
+        names = (node.version, node.edition)
+        keep = lasting and node.kernel_listing == names
+        if lasting and caller.kernel:
+            node.kernel_listing = names
+        return Opened(handle, keep, lasting=lasting)
 
     async def _fill(self, listing: OpenDirectory) -> None:
         node = listing.node
@@ -69,12 +78,12 @@ class Listings:
         hidden = self._core.conflicts.names_in(node.ino) - {entry[0] for entry in listing.entries}
         listing.entries += [(name, 0, 0) for name in sorted(hidden)]
 
-    async def read(self, handle: int, position: int) -> Sequence[Entry]:
-        """Return the next entries after `position`."""
+    async def read(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
+        """Return the next entries after `position`, at most `limit`."""
         listing = self.directory(handle)
         if position == 0 and not listing.entries:
             await self._fill(listing)
-        chunk = listing.entries[position : position + AT_ONCE]
+        chunk = listing.entries[position : position + min(limit, AT_ONCE)]
         if listing.node.ino == ROOT_INODE:
             return self._realm_entries(chunk, position)
         damaged = (

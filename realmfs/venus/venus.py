@@ -39,7 +39,7 @@ from realmfs.venus.face import Attr, Caller, Changes, Entry, KernelNotifier, Ope
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.fids import Fids
 from realmfs.venus.files import Files
-from realmfs.venus.listing import Listings
+from realmfs.venus.listing import AT_ONCE, Listings
 from realmfs.venus.logins import Logins
 from realmfs.venus.making import CreateFile, MakeDirectory, MakeLink, MakeObject, MakeSymlink
 from realmfs.venus.names import conflict_text
@@ -311,7 +311,7 @@ class Venus:
     # -- directories -----------------------------------------------------------------------------------
 
     @bounded
-    async def opendir(self, caller: Caller, ino: int) -> int:
+    async def opendir(self, caller: Caller, ino: int) -> Opened:
         """Open a directory."""
         node = self.core.nodes.by_number(ino)
         if self.fetcher.present(node) is None and node is not self.core.top:
@@ -319,9 +319,9 @@ class Venus:
         return await self.listings.open(caller, node)
 
     @bounded
-    async def readdir(self, handle: int, position: int) -> Sequence[Entry]:
+    async def readdir(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries; waits for no status."""
-        return await self.listings.read(handle, position)
+        return await self.listings.read(handle, position, limit)
 
     async def releasedir(self, handle: int) -> None:
         """Close a directory."""

@@ -199,7 +199,7 @@ class Client:
 
     async def entries(self, path: str) -> list[Entry]:
         """Return the entries of a directory in the order listed."""
-        handle = await self.venus.opendir(ME, (await self.look(path)).ino)
+        handle = (await self.venus.opendir(ME, (await self.look(path)).ino)).handle
         entries: list[Entry] = []
         while chunk := await self.venus.readdir(handle, entries[-1].position if entries else 0):
             entries += chunk
