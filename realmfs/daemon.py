@@ -137,6 +137,7 @@ class Daemon:
             host_name=socket.gethostname(),
             patience=settings.patience,
             keep_tokens=settings.keep_tokens,
+            channels=settings.channel_policy,
         )
 
     async def _until_the_end(self, venus: Venus, facts: DaemonFacts, ready: Callable[[str], None]) -> None:

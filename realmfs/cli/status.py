@@ -27,6 +27,8 @@ def command(client: Client, as_json: bool) -> None:
         f"in {status['cache_dir']}"
     )
     click.echo(f"{status['pending']} changes wait ({size(status['pending_bytes'])})")
+    for channel in status["channels"]:
+        click.echo(f"server {channel}")
     for trouble in status["troubles"]:
         click.echo(f"warning: {trouble}")
     for request in status["waiting"]:

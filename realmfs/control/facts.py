@@ -82,6 +82,7 @@ class DaemonFacts:
             pending_bytes=pending_bytes,
             requests={} if kernel is None else dict(kernel.answered()),
             waiting=[f"{operation} for {age:.0f} s" for operation, age in slow],
+            channels=[_channel(server) for server in self._realms.servers() if server.contacted],
             troubles=self._cache.troubles(),
         )
 
@@ -239,4 +240,14 @@ def _server(server: Server) -> messages.ServerInfo:
         bandwidth=server.bandwidth,
         last_heard=None if heard is None else max(0.0, trio.current_time() - heard),
         protection=server.protection,
+        name=server.name,
+        reason=server.reason,
+        ours=server.ours,
     )
+
+
+def _channel(server: Server) -> str:
+    """Say how packets to a server travel, or why they do not."""
+    where = server.name if server.name == server.address[0] else f"{server.name} ({server.address[0]})"
+    what = f"down: {server.reason}" if server.reason else server.protection
+    return f"{where} of {server.realm}: {what}"

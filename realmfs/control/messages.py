@@ -220,6 +220,8 @@ class Status:
     """Kernel requests answered so far, by operation."""
     waiting: list[str]
     """Kernel requests under way for longer than a second, with their age."""
+    channels: list[str]
+    """For each server what protects the packets, and why it is down if it is."""
     troubles: list[str]
     """What keeps the cache from working in full: a damaged database, a full disk."""
 
@@ -244,6 +246,12 @@ class ServerInfo:
     bandwidth: float | None
     last_heard: float | None
     protection: str
+    name: str
+    """As the realms file or DNS gives it; the address where there is no name."""
+    reason: str
+    """Why it is down, or is refused; "" if it is up."""
+    ours: bool | None
+    """Whether it runs realmfs, too; None: not met yet."""
 
 
 @dataclass(frozen=True, slots=True)

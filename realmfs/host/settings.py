@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from realmfs.host.paths import Paths
+from realmfs.realms.names import fold, is_name
+from realmfs.realms.settings import ChannelPolicy, Tls
 
 FILE = "config.toml"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -67,6 +69,13 @@ def _level(value: Any) -> str:
     return str(value)
 
 
+def _tls(value: Any) -> Tls:
+    known = [tls.value for tls in Tls]
+    if value not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return Tls(value)
+
+
 def _host_port(default_port: int) -> Callable[[Any], tuple[str, int]]:
     def read(value: Any) -> tuple[str, int]:
         host, _, port = value.partition(":") if isinstance(value, str) else ("", "", "")
@@ -105,6 +114,13 @@ KEYS = (
     Key("realms", _path, "file of realms and their servers, in the format of Coda's `realms`", "none"),
     Key("dns", _host_port(53), "name server to ask instead of the system's, HOST[:PORT]", "the system's"),
     Key("local_address", _host_port(0), "local address of our UDP socket, HOST[:PORT]", "0.0.0.0"),
+    Key("tls", _tls, "whether to reach file servers through TLS: auto, off, prefer or require", "auto"),
+    Key(
+        "ca_dir",
+        _path,
+        "certificates of realms' authorities, as REALM.pem",
+        "ca beside config.toml",
+    ),
     Key("allow_other", _flag, "let other users of this machine in, each with his own rights", "false"),
     Key("keep_tokens", _flag, "keep logins over a restart, in private files of the state directory", "false"),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
@@ -113,6 +129,13 @@ KEYS = (
     Key("log_level", _level, "what is logged: debug, info, warning or error", "info"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
+
+REALM_TABLE = "realm"
+"""`[realm."NAME"]` in the file: what holds for one realm only."""
+REALM_KEYS = (
+    Key("tls", _tls, "as the key of that name above, for this realm", "that key's"),
+    Key("ca", _path, "certificate of the realm's authority, or a directory of several", "`ca_dir`/NAME.pem"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +149,8 @@ class Settings:
     realms: Path | None
     dns: tuple[str, int] | None
     local_address: tuple[str, int]
+    tls: Tls
+    ca_dir: Path
     allow_other: bool
     keep_tokens: bool
     patience: float
@@ -134,6 +159,13 @@ class Settings:
     log_level: str
     default_mount_point: bool
     """Nobody named `mount_point`: it may be made."""
+    realm: Mapping[str, Mapping[str, Any]]
+    """The keys of single realms, by their folded names."""
+
+    def channel_policy(self, realm: str) -> ChannelPolicy:
+        """Return how packets may travel to the servers of a realm."""
+        own = self.realm.get(realm, {})
+        return ChannelPolicy(own.get("tls", self.tls), own.get("ca", self.ca_dir / f"{realm}.pem"))
 
 
 def read_value(name: str, value: Any, where: str) -> Any:
@@ -158,7 +190,31 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
-    return {name: read_value(name, value, str(path)) for name, value in values.items()}
+    realms = _read_realms(values.pop(REALM_TABLE, {}), str(path))
+    read = {name: read_value(name, value, str(path)) for name, value in values.items()}
+    return {REALM_TABLE: realms, **read}
+
+
+def _read_realms(tables: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Read the tables of single realms. Raises ConfigError."""
+    if not isinstance(tables, dict):
+        raise ConfigError(f'{where}: {REALM_TABLE} must be tables such as [{REALM_TABLE}."example.org"]')
+    readers = {key.name: key for key in REALM_KEYS}
+    read: dict[str, dict[str, Any]] = {}
+    for realm, table in tables.items():
+        place = f'{where}: [{REALM_TABLE}."{realm}"]'
+        if not isinstance(table, dict) or not is_name(fold(realm)):
+            raise ConfigError(f"{place} is no table of a realm; put its name into quotes")
+        keys = read.setdefault(fold(realm), {})
+        for name, value in table.items():
+            if name not in readers:
+                known = ", ".join(readers)
+                raise ConfigError(f"{place}: there is no setting {name!r}. Known ones: {known}")
+            try:
+                keys[name] = readers[name].read(value)
+            except ValueError as error:
+                raise ConfigError(f"{place}: {name} {error}, not {value!r}") from None
+    return read
 
 
 def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Settings:
@@ -179,6 +235,8 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         realms=values.get("realms"),
         dns=values.get("dns"),
         local_address=values.get("local_address", ("0.0.0.0", 0)),
+        tls=values.get("tls", Tls.AUTO),
+        ca_dir=values.get("ca_dir", paths.config / "ca"),
         allow_other=values.get("allow_other", False),
         keep_tokens=values.get("keep_tokens", False),
         patience=values.get("patience", 10.0),
@@ -186,4 +244,5 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         log_file=values.get("log_file", state / "realmfs.log"),
         log_level=values.get("log_level", "info"),
         default_mount_point="mount_point" not in values,
+        realm=values.get(REALM_TABLE, {}),
     )

@@ -3,6 +3,7 @@
     names, realmsfile, lookup   which names can be realms, and the addresses behind them (realms file, DNS)
     memory                      what is remembered on disk for a start without network
     server, links, schedule     one server: up or down, its connections, when it is probed
+    channel                     how packets get there: UDP, or a TLS tunnel
     probes, callbacks           probing servers; the service that servers call
     login, tokens               passwords against tokens; who is logged in where, in memory and on disk
     realm, realms               volume location; all realms, and the tasks that look after them

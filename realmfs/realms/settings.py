@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-class Tls(enum.Enum):
+class Tls(enum.StrEnum):
     """Whether packets to the file servers of a realm go through a TLS tunnel."""
 
     AUTO = "auto"

@@ -128,6 +128,10 @@ class ServerChanged(Event):
     kind: ClassVar[str] = "connection"
     server: str
     up: bool
+    protection: str = ""
+    """How packets to it are protected, if it is up."""
+    reason: str = ""
+    """Why it went away, or is refused: a wrong certificate, old encryption, silence."""
 
     def text(self) -> str:
         """`up server` or `unreachable server`."""

@@ -174,7 +174,7 @@ class Venus:
 
     def server_up(self, server: Server) -> None:
         """The server may have missed or forgotten anything: every object it has a part in is suspect."""
-        self.events.publish(ServerChanged(str(server), up=True))
+        self.events.publish(ServerChanged(str(server), up=True, protection=server.protection))
         for volume in self.core.volumes.of_server(server):
             volume.lost += 1
             for node in volume.in_memory():
@@ -184,7 +184,7 @@ class Venus:
 
     def server_down(self, server: Server) -> None:
         """What the others promised stands; without others, what is cached is all there is."""
-        self.events.publish(ServerChanged(str(server), up=False))
+        self.events.publish(ServerChanged(str(server), up=False, reason=server.reason))
         for volume in self.core.volumes.of_server(server):
             self.reintegrator.wake(volume)
 

@@ -15,7 +15,7 @@ from realmfs.control import messages
 from realmfs.control.server import ControlServer
 from tests.memoryfs import MemoryFiles
 
-STATUS = messages.Status("0", 1, 2.0, None, "/c", 100, 50, 3, 10, 1, 1, 0, 0, 0, {"lookup": 4}, [], [])
+STATUS = messages.Status("0", 1, 2.0, None, "/c", 100, 50, 3, 10, 1, 1, 0, 0, 0, {"lookup": 4}, [], [], [])
 
 
 @dataclass

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from realmfs.cli.mount import command
 from realmfs.host.paths import Paths, safe_directory
 from realmfs.host.settings import KEYS, ConfigError, settle, size
+from realmfs.realms.settings import ChannelPolicy, Tls
 
 PATHS = Paths(Path("/c"), Path("/k"), Path("/s"), Path("/r"), Path("/m"))
 
@@ -58,6 +59,38 @@ def test_a_wrong_setting_names_file_key_and_cure(tmp_path: Path, text: str, comp
         settle(PATHS, file, {})
     assert complaint in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_realms_have_tables_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(
+        'tls = "off"\n[realm."Example.ORG"]\ntls = "require"\nca = "/ca.pem"\n[realm."b.test"]\n', "utf-8"
+    )
+    settings = settle(PATHS, file, {})
+    assert settings.channel_policy("example.org") == ChannelPolicy(Tls.REQUIRE, Path("/ca.pem"))
+    assert settings.channel_policy("b.test") == ChannelPolicy(Tls.OFF, settings.ca_dir / "b.test.pem")
+    assert settle(PATHS, file, {"tls": "prefer"}).channel_policy("c.test").tls is Tls.PREFER
+    assert settle(PATHS, None, {}).channel_policy("c.test").tls is Tls.AUTO
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("realm = 3", "must be tables"),
+        ("[realm]\nexample = 3", "put its name into quotes"),
+        ("[realm.example.org]\ntls = 'off'", "Known ones: tls, ca"),  # a table within a table
+        ('[realm."x.org"]\ntls = "on"', "must be one of auto, off, prefer, require, not 'on'"),
+        ('[realm."x.org"]\npatience = 3', "there is no setting 'patience'"),
+        ('[realm."x/y"]', "is no table of a realm"),
+    ],
+)
+def test_tables_of_realms_that_cannot_be(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        settle(PATHS, file, {})
+    assert str(caught.value).startswith(str(file))
+    assert complaint in str(caught.value)
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
