@@ -22,12 +22,15 @@ import trio
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
+from realmfs.control.connectivity import Connectivity
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.logins import Logins
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.fuse.mountpoint import MountError, obstacle
+from realmfs.host import network
 from realmfs.host.paths import safe_directory
 from realmfs.host.settings import Settings
+from realmfs.host.sleep import SleepWatch
 from realmfs.realms.realms import Realms
 from realmfs.realms.settings import RealmSettings
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
@@ -117,8 +120,11 @@ class Daemon:
                     Logins(realms, cache),
                     venus.events,
                     shared=settings.allow_other,
+                    methods=Connectivity(realms, lambda: cache.log.count).methods(),
                 )
                 await above.start(control.run)
+                above.start_soon(network.watch, realms.network_changed)
+                above.start_soon(SleepWatch(realms.fall_asleep, realms.wake_up).run)
                 await self._until_the_end(venus, facts, ready)
                 venus.commit_open_files()
                 above.cancel_scope.cancel()

@@ -34,6 +34,8 @@ COMMANDS = {
     "passwd": "Change a password in a realm.",
     "acl": "Show or set who may do what in a directory.",
     "changes": "Show the changes that wait to be sent.",
+    "disconnect": "Go off line by hand, in a realm or everywhere.",
+    "reconnect": "Be on line again.",
     "events": "Watch what the daemon does.",
     "serve": "Serve an embedded realm.",
     "admin": "Administer the users and volumes of an embedded realm.",

@@ -29,6 +29,8 @@ def command(client: Client, as_json: bool) -> None:
     click.echo(f"{status['pending']} changes wait ({size(status['pending_bytes'])})")
     for channel in status["channels"]:
         click.echo(f"server {channel}")
+    for where in status["off_line"]:
+        click.echo(f"off line {where}")
     for trouble in status["troubles"]:
         click.echo(f"warning: {trouble}")
     for request in status["waiting"]:

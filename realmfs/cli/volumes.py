@@ -21,7 +21,7 @@ def command(client: Client, as_json: bool) -> None:
             f"{volume['name']}@{volume['realm']}",
             volume["id"],
             volume["type"],
-            "reachable" if volume["reachable"] else "unreachable",
+            f"{volume['state']} ({volume['why']})" if volume["why"] else volume["state"],
             volume["pending"],
             " ".join(volume["servers"]),
         )

@@ -28,6 +28,11 @@ class Kernel(Protocol):
 
     @property
     def directory(self) -> Path: ...
+    @property
+    def mounted(self) -> bool:
+        """Whether the mount is in the tree: a lazy unmount takes it out while files on it are open."""
+        ...
+
     def answered(self) -> Mapping[str, int]:
         """Return how many requests of each operation were answered."""
         ...
@@ -69,7 +74,7 @@ class DaemonFacts:
             version=__version__,
             pid=os.getpid(),
             uptime=trio.current_time() - self._started,
-            mount_point=None if kernel is None else str(kernel.directory),
+            mount_point=str(kernel.directory) if kernel is not None and kernel.mounted else None,
             cache_dir=str(self._cache.directory),
             cache_size=self._cache.limits.bytes,
             cache_used=self._cache.containers.used,
@@ -83,8 +88,24 @@ class DaemonFacts:
             requests={} if kernel is None else dict(kernel.answered()),
             waiting=[f"{operation} for {age:.0f} s" for operation, age in slow],
             channels=[_channel(server) for server in self._realms.servers() if server.contacted],
-            troubles=self._cache.troubles(),
+            troubles=self._troubles(),
+            off_line=self._off_line(),
         )
+
+    def _troubles(self) -> list[str]:
+        troubles = list(self._cache.troubles())
+        file = self._realms.context.settings.realms_file
+        if file is not None and not file.exists():
+            troubles.append(f"the realms file {file} does not exist: realms are looked up in DNS only")
+        if self.kernel is not None and not self.kernel.mounted:
+            troubles.append(f"{self.kernel.directory} was unmounted; what is open there is still served")
+        return troubles
+
+    def _off_line(self) -> list[str]:
+        presence = self._realms.presence
+        if not presence.anywhere:
+            return [f"everywhere: {presence.why('')}"]
+        return [f"{realm}: {presence.why(realm)}" for realm in sorted(presence.off)]
 
     def pending(self) -> tuple[int, int]:
         """Return how many changes wait, and their bytes."""
@@ -118,15 +139,25 @@ class DaemonFacts:
         if known is not None:
             up = {_address(server.address) for server in known.servers if server.state is ServerState.UP}
         servers = [replica.server for replica in row.replicas]
+        reachable = any(server in up for server in servers)
         return messages.VolumeInfo(
             realm=realm,
             name=row.name,
             id=f"{row.id:x}",
             type=_type(row.type),
             servers=servers,
-            reachable=any(server in up for server in servers),
+            reachable=reachable,
             pending=self._cache.log.summary(row.key).records,
+            state=self._volume_state(row, reachable=reachable),
+            why=self._realms.presence.why(realm),
         )
+
+    def _volume_state(self, row: VolumeRow, *, reachable: bool) -> str:
+        known = self._realms.realm_named(self._realm_name(row))
+        place = known.known_volume(row.id) if known is not None else None
+        if reachable and place is not None and place.group.resolving:
+            return "resolving"
+        return "reachable" if reachable else "unreachable"
 
     def _realm_name(self, row: VolumeRow) -> str:
         return self._cache.realms.get(row.realm).name

@@ -170,6 +170,13 @@ class Logout:
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """A realm to go off line in or to come back to; None: everywhere."""
+
+    realm: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """`everybody`: of all local users, for root."""
 
@@ -223,7 +230,9 @@ class Status:
     channels: list[str]
     """For each server what protects the packets, and why it is down if it is."""
     troubles: list[str]
-    """What keeps the cache from working in full: a damaged database, a full disk."""
+    """What keeps it from working in full: a damaged database, a full disk, a missing realms file."""
+    off_line: list[str] = field(default_factory=list)
+    """Where it is off line, and why: `everywhere: disconnected by hand`, `example.org: ...`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +274,10 @@ class VolumeInfo:
     servers: list[str]
     reachable: bool
     pending: int
+    state: str = "unreachable"
+    """reachable, unreachable or resolving (its servers make their replicas equal)."""
+    why: str = ""
+    """Why it is unreachable, if that is our own doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +357,15 @@ class Change:
     path: str
     size: int
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where we are off line by hand: everywhere, or in some realms; and how many changes wait."""
+
+    everywhere: bool
+    realms: list[str]
+    pending: int
 
 
 @dataclass(frozen=True, slots=True)

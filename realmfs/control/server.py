@@ -11,8 +11,10 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import trio
@@ -26,7 +28,7 @@ from realmfs.control.protocol import (
     line_of,
     parse_request,
 )
-from realmfs.control.service import Facts, Logins, Session
+from realmfs.control.service import Facts, Logins, Method, Session
 from realmfs.venus.face import Caller, FileSystem
 from realmfs.vice.errors import CodaError
 
@@ -74,14 +76,16 @@ class ControlServer:
         events: Events,
         *,
         shared: bool = False,
+        methods: Mapping[str, Method] = MappingProxyType({}),
     ) -> None:
-        """`shared`: any local user may connect, else the owner and root."""
+        """`shared`: any local user may connect, else the owner and root. `methods`: further ones, by name."""
         self._path = path
         self._files = files
         self._facts = facts
         self._logins = logins
         self._events = events
         self._shared = shared
+        self._methods = methods
         self._count = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -135,7 +139,7 @@ class ControlServer:
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
             caller = Caller(uid, gid, pid, kernel=False)
-            session = Session(self._files, self._facts, self._logins, caller)
+            session = Session(self._files, self._facts, self._logins, caller, self._methods)
             await Conversation(stream, session, self._events).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket went away")

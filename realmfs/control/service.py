@@ -8,8 +8,9 @@ rights and log in for himself; methods that steer the daemon are for the daemon'
 import errno
 import functools
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from realmfs.control import messages
@@ -60,14 +61,22 @@ class Method:
 class Session:
     """The methods of one connection."""
 
-    def __init__(self, files: FileSystem, facts: Facts, logins: Logins, caller: Caller) -> None:
-        """Serve `caller`, as the kernel named him when he connected."""
+    def __init__(
+        self,
+        files: FileSystem,
+        facts: Facts,
+        logins: Logins,
+        caller: Caller,
+        methods: Mapping[str, Method] = MappingProxyType({}),
+    ) -> None:
+        """Serve `caller`, as the kernel named him when he connected; `methods` are further ones."""
         self._facts = facts
         self._logins = logins
         self._caller = caller
         self._files = Files(files, caller)
         self._acls = Acls(files, caller)
         self.methods = self._file_methods() | self._daemon_methods() | self._login_methods()
+        self.methods |= methods
 
     async def call(self, request: Request) -> tuple[Any, Callable[[], None] | None]:
         """Carry out one request; returns its result, and what to do once it has been sent.

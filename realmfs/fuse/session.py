@@ -72,9 +72,14 @@ class Session:
                 with trio.CancelScope(shield=True):  # bounded by itself
                     await mounts.detach(self.directory)
 
+    @property
+    def mounted(self) -> bool:
+        """Whether the mount is in the tree."""
+        return mounts.find(self.directory) is not None
+
     async def detach(self) -> str | None:
         """Take the mount out of the tree; `run` returns after the last close. Returns why it failed."""
-        if mounts.find(self.directory) is None:
+        if not self.mounted:
             return None
         return await mounts.detach(self.directory)
 

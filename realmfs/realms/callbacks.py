@@ -31,8 +31,11 @@ class CallbackService:
 
     async def connected(self, connection: ServerConnection) -> None:
         """CallBackConnect: the server is up, and may have been down without our noticing."""
-        for server in self._find(connection.peer):
+        servers = [server for server in self._find(connection.peer) if server.online]
+        for server in servers:
             server.callback_connected(connection)
+        if not servers:
+            connection.close()
 
     def closed(self, connection: ServerConnection) -> None:
         """Forget the connection."""

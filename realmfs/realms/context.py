@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from realmfs.realms.presence import Presence
 from realmfs.realms.settings import RealmSettings
 from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
@@ -29,7 +30,7 @@ class Context:
 
     A reply that was under way meanwhile promises nothing (vice.md §4.2).
     """
-    online: bool = True
+    presence: Presence = field(default_factory=lambda: Presence(set()))
     tokens: Tokens = field(default_factory=Tokens)
     connect: Callable[[Address], Awaitable[trio.abc.Stream]] = connect_tcp
     """How to reach the TCP port of a server."""
@@ -42,7 +43,7 @@ class Context:
         settings = self.settings
         return ClientId(settings.user_name.encode(), settings.host_name.encode(), b"realmfs", settings.uuid)
 
-    def background(self, key: Any, work: Callable[[], Awaitable[None]]) -> bool:
+    def background(self, key: Any, work: Callable[[], Awaitable[object]]) -> bool:
         """Run `work` in the background unless work with the same key is running. False: it was not started.
 
         There is a limit to how much runs; what is refused must be something that will be asked for again.
@@ -53,7 +54,7 @@ class Context:
         self.nursery.start_soon(self._run, key, work)
         return True
 
-    async def _run(self, key: Any, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, key: Any, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
         finally:

@@ -73,6 +73,8 @@ class Core:
         """How many updates in a row met a volume that somebody else had locked."""
         self.parents: dict[Fid, Fid] = {}
         """Of objects about to be resolved: what to resolve if the object itself cannot be."""
+        self.resolving = 0
+        """How many resolutions are under way."""
         self._resolved: dict[Fid, float] = {}
         """When objects were last resolved in the background."""
         self._flushing = trio.Lock()
@@ -244,15 +246,23 @@ class Core:
         An object missing where it should be is resolved by its directory.
         """
         code = Code.ETIMEDOUT
-        with patience.scope():
-            async with self.updating:
-                await self.flush_cop2(patience)
-                code = await self._resolve_once(fid, patience)
-                parent = self.parents.pop(fid, None)
-                if code is Code.ENOENT and parent is not None:
-                    code = await self._resolve_once(parent, patience)
+        self._resolving(1)
+        try:
+            with patience.scope():
+                async with self.updating:
+                    await self.flush_cop2(patience)
+                    code = await self._resolve_once(fid, patience)
+                    parent = self.parents.pop(fid, None)
+                    if code is Code.ENOENT and parent is not None:
+                        code = await self._resolve_once(parent, patience)
+        finally:
+            self._resolving(-1)
         if code is not Code.SUCCESS:
             raise CodaError(code, f"resolution of {fid}")
+
+    def _resolving(self, more: int) -> None:
+        self.resolving += more
+        self.context.listener.resolution(self.replicas[0].server, self.volume_id)
 
     async def _resolve_once(self, fid: Fid, patience: Patience) -> Code:
         call = Call(Resolve.OPCODE, Resolve(fid=fid).pack())

@@ -43,6 +43,11 @@ class Group:
         return any(replica.server.available for replica in self.core.replicas)
 
     @property
+    def resolving(self) -> bool:
+        """Whether servers are making their replicas equal at our request."""
+        return self.core.resolving > 0
+
+    @property
     def slots_up(self) -> tuple[int, ...]:
         """The slots of servers not known to be down."""
         return tuple(replica.slot for replica in self.core.replicas if replica.server.available)
@@ -257,7 +262,7 @@ class Group:
             if up
             else []
         )
-        if not behind or not self.core.context.online:
+        if not any(server.online for server in behind):
             return
         async with trio.open_nursery() as nursery:
             for server in behind:

@@ -68,9 +68,12 @@ class Memory:
     def __init__(self, state_dir: Path | None) -> None:
         self._path = state_dir / FILE_NAME if state_dir else None
         self._dirty = False
+        self._saving = trio.Lock()
         self.realms: dict[str, RealmMemory] = {}
+        self.off: set[str] = set()
+        """Where we are off line by hand (presence.py)."""
         if self._path is not None:
-            self.realms = _load(self._path)
+            self.realms, self.off = _load(self._path)
 
     def touch(self) -> None:
         """Tell that something has changed; the next `save` writes."""
@@ -95,21 +98,25 @@ class Memory:
 
         A failure is logged and tried again at the next save.
         """
-        if not self._dirty or self._path is None:
-            return
-        self._dirty = False
+        async with self._saving:
+            if self._dirty and self._path is not None:
+                self._dirty = False
+                await self._write(self._path)
+
+    async def _write(self, path: Path) -> None:
         text = json.dumps(
             {
                 "version": _VERSION,
+                "off": sorted(self.off),
                 "realms": {name: asdict(known) for name, known in self.realms.items() if known.servers},
             },
             indent=1,
         )
         try:
-            await trio.to_thread.run_sync(_replace, self._path, text)
+            await trio.to_thread.run_sync(_replace, path, text)
         except OSError as error:
             self._dirty = True
-            log.warning("%s: cannot be written: %s", self._path, error.strerror)
+            log.warning("%s: cannot be written: %s", path, error.strerror)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -122,21 +129,22 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _load(path: Path) -> dict[str, RealmMemory]:
+def _load(path: Path) -> tuple[dict[str, RealmMemory], set[str]]:
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']}")
-        return {str(name): _realm(known) for name, known in content["realms"].items()}
+        realms = {str(name): _realm(known) for name, known in content["realms"].items()}
+        return realms, {str(name) for name in content.get("off", ())}
     except FileNotFoundError:
-        return {}
+        return {}, set()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s: cannot be read (%s); realms are found anew", path, error)
     try:
         path.replace(path.with_suffix(".bad"))
     except OSError as error:
         log.warning("%s: cannot be set aside: %s", path, error.strerror)
-    return {}
+    return {}, set()
 
 
 def _realm(known: dict[str, Any]) -> RealmMemory:

@@ -56,7 +56,7 @@ class Prober:
         """Start what is to be done now."""
         now = trio.current_time()
         for server in servers:
-            if not self._context.online:
+            if not server.online:
                 continue
             if server.probes.is_due(now) and not self._context.background(
                 ("probe", server), partial(self._probe, server)

@@ -27,6 +27,7 @@ from realmfs.realms.lookup import (
 )
 from realmfs.realms.memory import Memory
 from realmfs.realms.names import fold, is_name
+from realmfs.realms.presence import Presence
 from realmfs.realms.probes import TICK, Prober, probe
 from realmfs.realms.realm import Realm
 from realmfs.realms.server import Server, State
@@ -43,6 +44,7 @@ from realmfs.vice.types import CALLBACK_SUBSYSTEM
 log = logging.getLogger(__name__)
 
 MAX_NEGATIVE = 1000
+LEAVE_WITHIN = 1.0
 
 
 class Realms:
@@ -53,15 +55,21 @@ class Realms:
     ) -> None:
         directory = None if state_dir is None else state_dir / TOKEN_DIRECTORY
         tokens = Tokens(directory, keep=settings.keep_tokens)
-        self.context = Context(endpoint, settings, listener, tokens=tokens)
-        self._lookup = Lookup(settings.realms_file, settings.name_server)
         self._memory = Memory(state_dir)
+        presence = Presence(self._memory.off)
+        self.context = Context(endpoint, settings, listener, presence=presence, tokens=tokens)
+        self._lookup = Lookup(settings.realms_file, settings.name_server)
         self._realms: dict[str, Realm] = {}
         self._negative: dict[str, float] = {}
         self._silent: dict[str, float] = {}
         self._looking: dict[str, trio.Lock] = {}
         self._prober = Prober(self.context)
         endpoint.serve(CALLBACK_SUBSYSTEM, CallbackService(self.context, self._servers_at))
+
+    @property
+    def presence(self) -> Presence:
+        """Where we are on line."""
+        return self.context.presence
 
     @property
     def breaks(self) -> int:
@@ -81,6 +89,8 @@ class Realms:
             return known
         if not is_name(name) or self._negative.get(name, 0.0) > trio.current_time():
             raise CodaError(Code.ENOENT, f"realm {name}")
+        if not self.presence.is_online(name):
+            raise CodaError(Code.ETIMEDOUT, f"realm {name}: {self.presence.why(name)}")
         lock = self._looking.setdefault(name, trio.Lock())
         try:
             async with lock:
@@ -189,7 +199,7 @@ class Realms:
     def _keep_house(self, now: float) -> None:
         self.context.background(("save",), self._memory.save)
         for realm in self._realms.values():
-            if now >= realm.expires and self.context.online:
+            if now >= realm.expires and self.presence.is_online(realm.name):
                 self.context.background((realm, "lookup"), partial(self._look_again, realm))
             for volume in realm.known_volumes():
                 volume.group.core.flush_cop2_if_due()
@@ -205,36 +215,62 @@ class Realms:
         else:
             realm.set_root_servers(answer.servers, answer.ttl)
 
-    async def leave(self, within: float = 1.0) -> None:
+    async def leave(self, within: float = LEAVE_WITHIN) -> None:
         """Take leave of every server, so that no writer there waits for us (vice.md §2.4).
 
         The last thing to do: promises, connections and callback channels are gone.
         """
-        await self._take_leave(within)
+        await self._take_leave(self.servers(), within)
         for server in self.servers():
             self.context.endpoint.forget_peer(server.channel.peer)
             server.channel.reset()
 
-    def set_online(self, online: bool) -> None:
-        """Go off line by hand, taking leave of the servers, or come back and look for them at once."""
-        if self.context.online == online:
-            return
-        self.context.online = online
-        if online:
-            self.network_changed()
-        else:
-            self.context.background(("leave",), self._go_off_line)
+    async def disconnect(self, realm: str | None = None) -> None:
+        """Go off line by hand, in a realm or everywhere, until `reconnect`; LEAVE_WITHIN seconds at most."""
+        self.presence.take_off(None if realm is None else fold(realm))
+        await self._go_off_line("disconnected by hand")
+        await self._remember_presence()
 
-    async def _go_off_line(self) -> None:
-        await self._take_leave(1.0)
+    async def reconnect(self, realm: str | None = None) -> None:
+        """Be on line again, in one realm or in all, and look for the servers at once."""
+        self.presence.put_on(None if realm is None else fold(realm))
+        self._look_for_servers()
+        await self._remember_presence()
+
+    async def _remember_presence(self) -> None:
+        self._memory.touch()
+        await self._memory.save()
+
+    async def fall_asleep(self) -> None:
+        """Go off line because the machine is about to sleep; at most LEAVE_WITHIN seconds."""
+        self.presence.asleep = True
+        await self._go_off_line("asleep")
+
+    def wake_up(self) -> None:
+        """Be on line again as before the sleep."""
+        if self.presence.asleep:
+            self.presence.asleep = False
+            self._look_for_servers()
+
+    def _look_for_servers(self) -> None:
+        """Ask for all servers, those too that nobody was let speak to since the start."""
+        self.network_changed()
         for server in self.servers():
-            if server.contacted and not self.context.online:
-                server.failed("off line by hand")
+            if not server.contacted and server.online:
+                self.context.background(("probe", server), partial(probe, server))
 
-    async def _take_leave(self, within: float) -> None:
+    async def _go_off_line(self, reason: str) -> None:
+        """Take leave of the servers that we may not speak to any more."""
+        leaving = [server for server in self.servers() if not server.online]
+        await self._take_leave(leaving, LEAVE_WITHIN)
+        for server in leaving:
+            if server.contacted and not server.online:
+                server.failed(reason)
+
+    async def _take_leave(self, servers: Iterable[Server], within: float) -> None:
         async def bid(server: Server) -> None:
             link = server.links.take_any()
-            if link is None and await server.reach():  # all of them are busy
+            if link is None and await server.reach(leaving=True):  # all of them are busy
                 link = server.links.take_any()
             if link is None:
                 return
@@ -246,7 +282,7 @@ class Realms:
 
         with trio.move_on_after(within):
             async with trio.open_nursery() as nursery:
-                for server in self.servers():
+                for server in servers:
                     if server.state is State.UP:
                         nursery.start_soon(bid, server)
 

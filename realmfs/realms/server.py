@@ -130,7 +130,12 @@ class Server:
     @property
     def available(self) -> bool:
         """Whether calls are tried: not known to be down."""
-        return self.state is not State.DOWN and self._context.online
+        return self.state is not State.DOWN and self.online
+
+    @property
+    def online(self) -> bool:
+        """Whether we speak to servers of its realm at all (presence.py)."""
+        return self._context.presence.is_online(self.realm)
 
     @property
     def contacted(self) -> bool:
@@ -229,11 +234,13 @@ class Server:
                 raise RpcError(Rpc2Code.DEAD)
             return await self._introduced(user, token)
 
-    async def _introduced(self, user: int, token: Token | None) -> Link:
+    async def _introduced(self, user: int, token: Token | None, *, leaving: bool = False) -> Link:
         """Bind, NewConnectFS, and once per server see whether it knows FetchPartial. Raises RpcError."""
         generation = self.links.generation
+        if not (self.online or leaving):
+            raise RpcError(Rpc2Code.DEAD)
         try:
-            return await self._introduce(user, token)
+            return await self._introduce(user, token, leaving=leaving)
         except RpcError as error:
             if generation != self.links.generation:  # they were all dropped meanwhile: it may try again
                 raise RpcError(Rpc2Code.NAKED, str(error)) from error
@@ -242,7 +249,7 @@ class Server:
                 self.judge(Rpc2Code.DEAD if verdict(code) is Verdict.ALIVE else code, str(error))
             raise
 
-    async def _introduce(self, user: int, token: Token | None) -> Link:
+    async def _introduce(self, user: int, token: Token | None, *, leaving: bool) -> Link:
         context = self._context
         connection = await self._bind(_credentials(user, token))
         body = NewConnectFS(client=context.client_id).pack()
@@ -257,6 +264,9 @@ class Server:
                 FetchPartial.OPCODE, FetchPartial(fid=Fid.zero()).pack(), patience=context.settings.patience
             )
             self.fetches_partially = reply.code == Code.EINVAL
+        if not (self.online or leaving):  # we have gone off line meanwhile
+            connection.close()
+            raise RpcError(Rpc2Code.DEAD)
         self._shown()
         return Link(connection, user, token)
 
@@ -368,10 +378,13 @@ class Server:
         self.epoch += 1
         self.promised = False
 
-    async def reach(self) -> bool:
-        """Bind anew whatever the state, beyond the limit of links; return whether the server is there."""
+    async def reach(self, *, leaving: bool = False) -> bool:
+        """Bind anew whatever the state, beyond the limit of links; return whether the server is there.
+
+        `leaving`: only to take leave, though we are off line already.
+        """
         try:
-            link = await self._introduced(ANYUSER, None)
+            link = await self._introduced(ANYUSER, None, leaving=leaving)
         except RpcError:
             return False
         self.links.adopt(link)

@@ -37,6 +37,9 @@ class Listener(Protocol):
     def server_down(self, server: "Server") -> None:
         """The server does not answer any more."""
 
+    def resolution(self, server: "Server", volume_id: int) -> None:
+        """A resolution in the volume, of which the server holds a replica, has begun or ended."""
+
     def back_fetch(self, server: "Server", fid: Fid) -> Source:
         """Return the frozen contents of the store record being sent (vice.md §4.2). Raises CodaError."""
 

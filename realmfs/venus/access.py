@@ -54,7 +54,7 @@ class Access:
 
     def _counts(self, judge: Node, uid: int) -> bool:
         volume = judge.volume
-        if not volume.reachable or self._core.volumes.has_token(volume, uid):
+        if volume.away or self._core.volumes.has_token(volume, uid):
             return True
         owner = self._core.cache.log.owner(volume.key)
         return owner is not None and owner[0] == uid

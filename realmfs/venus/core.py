@@ -29,6 +29,8 @@ from realmfs.vice.types import ObjectType, Rights, Status, VersionVector
 
 log = logging.getLogger(__name__)
 
+UNFOUND = 15.0  # seconds for which a volume that nobody could locate is served from the cache, unasked
+
 
 class Core:
     """One per cache manager. `kernel` is None without a mount."""
@@ -64,8 +66,19 @@ class Core:
 
     async def enter(self, volume: VolumeState) -> None:
         """See to it that we know where a volume lives. Raises CodaError ETIMEDOUT if nobody can tell."""
-        if volume.place is None and volume.key:
-            await self.flights.join(("place", volume.key), lambda: self.volumes.locate(volume))
+        if volume.place is not None or not volume.key:
+            return
+        if volume.away:
+            raise CodaError(Code.ETIMEDOUT, f"nobody could tell just now where {volume.name} lives")
+        await self.flights.join(("place", volume.key), lambda: self._locate(volume))
+
+    async def _locate(self, volume: VolumeState) -> None:
+        try:
+            await self.volumes.locate(volume)
+        except CodaError as error:
+            if error.code is Code.ETIMEDOUT:
+                volume.unfound_until = trio.current_time() + UNFOUND
+            raise
 
     def group(self, volume: VolumeState) -> Group:
         """Return the servers of a volume that has been entered. Raises CodaError ETIMEDOUT otherwise."""

@@ -154,19 +154,18 @@ class Reintegrating(Event):
 
 @dataclass(frozen=True, slots=True)
 class VolumeChanged(Event):
-    """A volume's state: reachable or unreachable, how many records wait, and why they wait."""
+    """A volume's state (reachable, unreachable, resolving), how many records wait, and why they wait."""
 
     kind: ClassVar[str] = "volstate"
     volume: str
     realm: str
-    reachable: bool
+    state: str
     records: int
     flags: tuple[str, ...] = ()
 
     def text(self) -> str:
         """`volume@realm reachable 3 unauth`."""
-        state = "reachable" if self.reachable else "unreachable"
-        return " ".join((f"{self.volume}@{self.realm} {state} {self.records}", *self.flags))
+        return " ".join((f"{self.volume}@{self.realm} {self.state} {self.records}", *self.flags))
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ class Node:
         """Say whether the status may be used, and why."""
         if self.status is None:
             return Reason.NOTHING
-        if not self.volume.reachable:
+        if self.volume.away:
             return Reason.UNREACHABLE
         if self.ours:
             return Reason.DIRTY

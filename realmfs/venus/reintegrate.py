@@ -223,7 +223,9 @@ class Sender:
         volume.waiting_for = reason
         records = self._core.cache.log.summary(volume.key).records
         flags = (reason,) if reason else ()
-        self._core.events.publish(VolumeChanged(volume.name, volume.realm, volume.reachable, records, flags))
+        self._core.events.publish(
+            VolumeChanged(volume.name, volume.realm, volume.state.value, records, flags)
+        )
         owner = self._core.cache.log.owner(volume.key)
         if reason == TOKENS and owner is not None:
             self._core.events.publish(WaitingFor(volume.name, owner[0], reason))

@@ -71,7 +71,7 @@ class Validator:
     def _is_usable(self, node: Node, uid: int) -> bool:
         if node.gone:
             return True
-        return node.valid and (self._knows(node, uid) or not node.volume.reachable or node.ours)
+        return node.valid and (self._knows(node, uid) or node.volume.away or node.ours)
 
     def _knows(self, node: Node, uid: int) -> bool:
         """Tell whether the user's rights need not be asked for with the status."""

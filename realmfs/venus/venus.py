@@ -52,8 +52,10 @@ from realmfs.venus.removing import RemoveName, RenameName
 from realmfs.venus.resolve import Resolver
 from realmfs.venus.settings import VenusSettings
 from realmfs.venus.settle import Settler
+from realmfs.venus.states import States
 from realmfs.venus.validity import Validator
 from realmfs.venus.versions import Versions
+from realmfs.venus.volume import VolumeState
 from realmfs.venus.xattrs import ExtendedAttributes
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, ObjectType, Rights
@@ -112,6 +114,7 @@ class Venus:
         self.reintegrator = Reintegrator(core, self.fids, Committer(core, self.validator))
         self.discarder = Discarder(core, self.fetcher)
         self.settler = Settler(self.tools, self.discarder, Copies(self.tools, self.files))
+        self.states = States(core.events)
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
         self.xattrs = ExtendedAttributes(core, self.rights, self.acls)
@@ -181,12 +184,23 @@ class Venus:
                 if not node.valid:
                     self.core.kernel_forget(node)
             self.reintegrator.wake(volume)
+            self._look(volume)
 
     def server_down(self, server: Server) -> None:
         """What the others promised stands; without others, what is cached is all there is."""
         self.events.publish(ServerChanged(str(server), up=False, reason=server.reason))
         for volume in self.core.volumes.of_server(server):
             self.reintegrator.wake(volume)
+            self._look(volume)
+
+    def resolution(self, server: Server, volume_id: int) -> None:
+        """Servers have begun to make the replicas of a volume equal, or ended."""
+        for volume in self.core.volumes.of_server(server):
+            if volume.has_id(volume_id):
+                self._look(volume)
+
+    def _look(self, volume: VolumeState) -> None:
+        self.states.look(volume, self.cache.log.summary(volume.key).records)
 
     def back_fetch(self, server: Server, fid: Fid) -> Source:
         """Return the frozen contents of a store that is being sent."""

@@ -262,8 +262,7 @@ async def test_leaving_dead_servers_takes_a_second(servers: World) -> None:
 async def test_off_line_by_hand_and_back(servers: World) -> None:
     group = await servers.group()
     await group.get_attr(FILE, ANYUSER)
-    servers.realms.set_online(False)
-    await trio.sleep(0.1)
+    await servers.realms.disconnect()
     assert all(peer.asked(TokenExpired) for peer in servers.peers)
     assert servers.events.count("down") == 3
     with pytest.raises(CodaError):
@@ -271,7 +270,7 @@ async def test_off_line_by_hand_and_back(servers: World) -> None:
     calls = sum(len(peer.calls) for peer in servers.peers)
     await trio.sleep(600)
     assert sum(len(peer.calls) for peer in servers.peers) == calls, "nothing is sent off line"
-    servers.realms.set_online(True)
+    await servers.realms.reconnect()
     await trio.sleep(1)
     assert servers.events.count("up") == 6
     assert (await group.get_attr(FILE, ANYUSER)).promised

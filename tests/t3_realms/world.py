@@ -44,6 +44,9 @@ class Events:
     def server_down(self, server: Server) -> None:
         self.said.append(("down", server.address[0]))
 
+    def resolution(self, server: Server, volume_id: int) -> None:
+        pass
+
     def back_fetch(self, server: Server, fid: Fid) -> Source:
         if fid not in self.contents:
             raise CodaError(Code.ENOENT)

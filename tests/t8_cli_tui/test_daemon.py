@@ -222,3 +222,41 @@ def test_the_foreground_logs_to_stderr_and_ends_by_a_signal(home: Home) -> None:
         assert any("without a mount" in line for line in iter(daemon.stderr.readline, ""))
         daemon.send_signal(signal.SIGINT)
         assert daemon.wait(10) == 0
+
+
+def test_off_line_by_hand(home: Home) -> None:
+    assert "On line" not in home.run("mount", "--no-kernel", *NOWHERE)
+    assert "off line" not in home.run("status")
+    assert "never been reached" in home.run("disconnect", "exmaple.org", status=1)
+    assert "Off line everywhere" in home.run("disconnect")
+    assert json.loads(home.run("disconnect", "--json")) == {"everywhere": True, "realms": [], "pending": 0}
+    assert "off line everywhere: disconnected by hand" in home.run("status")
+    home.run("unmount")
+    wait_until_gone(home)
+    home.run("mount", "--no-kernel", *NOWHERE)
+    assert "off line everywhere: disconnected by hand" in home.run("status")
+    assert "On line. 0 changes wait" in home.run("reconnect")
+    assert "off line" not in home.run("status")
+
+
+def test_a_realms_file_that_is_not_there_is_named(home: Home) -> None:
+    file = home.top / "realms"
+    said = f"warning: the realms file {file} does not exist"
+    assert said in home.run("mount", "--no-kernel", "--realms", str(file), *NOWHERE)
+    assert said in home.run("status")
+    file.write_text("")
+    assert said not in home.run("status")
+
+
+@kernel
+def test_a_lazy_unmount_shows_in_the_status(home: Home) -> None:
+    top = home.top / "coda"
+    top.mkdir()
+    home.run("mount", str(top), *NOWHERE)
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    subprocess.run(["fusermount3", "-uz", str(top)], check=True, capture_output=True)
+    status = home.run("status")
+    assert "without a mount" in status
+    assert f"{top} was unmounted" in status
+    os.close(descriptor)
+    wait_until_gone(home)
