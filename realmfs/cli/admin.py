@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from realmfs.cli import certificates
 from realmfs.cli.serve import rights_of
 from realmfs.server.check import check_store
 from realmfs.server.database import StoreError
@@ -34,6 +35,9 @@ def command() -> None:
     Works on the server's data directory. A running server notices within a second; only imports need it to be
     stopped.
     """
+
+
+command.add_command(certificates.command)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import trio
 
+from realmfs.server.certificates import DIRECTORY as CERTIFICATES
+from realmfs.server.certificates import CertificateError, Certificates
 from realmfs.server.database import StoreError
 from realmfs.server.imports import Imported, import_tree
 from realmfs.server.mounts import make_mount
@@ -65,6 +67,10 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
     "--anyuser", callback=rights_of, default="rl", show_default=True, metavar="RIGHTS",
     help="Rights of everybody on the roots of new volumes.",
 )  # fmt: skip
+@click.option(
+    "--tls", type=click.Choice(["auto", "off", "prefer", "require"]), default="auto", show_default=True,
+    help="Listen for TLS: auto, if `realmfs admin certificates` was there; require, refuse files over UDP.",
+)  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log what goes on.")
 def command(
     realm: str,
@@ -74,6 +80,7 @@ def command(
     source: Path | None,
     volumes: tuple[tuple[str, Path | None], ...],
     anyuser: int,
+    tls: str,
     verbose: bool,
 ) -> None:
     """Serve a realm of one server from the directory --data, which is made if it does not exist."""
@@ -81,9 +88,22 @@ def command(
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     try:
         with _prepared(realm, data, address[0], source, volumes, anyuser) as store:
-            trio.run(_serve, store, realm, address, auth_port)
+            trio.run(_serve, store, realm, address, auth_port, _certificates(data, tls), tls == "require")
     except StoreError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _certificates(data: Path, tls: str) -> Certificates | None:
+    """Return what to prove oneself with, or None to do without TLS. Raises StoreError."""
+    certificates = Certificates(data / CERTIFICATES)
+    if tls == "off" or (tls == "auto" and not certificates.exist):
+        return None
+    if not certificates.exist:
+        raise CertificateError(
+            f"there is no certificate in {certificates.directory}. "
+            f"Cure: realmfs admin certificates --data {data}"
+        )
+    return certificates
 
 
 def _prepared(
@@ -135,13 +155,22 @@ def _report(volume: str, done: Imported) -> None:
         click.echo(f"{volume}: and {len(done.skipped) - _SHOWN_SKIPPED} more", err=True)
 
 
-async def _serve(store: ServerStore, realm: str, address: tuple[str, int], auth_port: int | None) -> None:
-    server = await RealmServer.bind(store, *address, auth_port)
+async def _serve(
+    store: ServerStore,
+    realm: str,
+    address: tuple[str, int],
+    auth_port: int | None,
+    certificates: Certificates | None,
+    tls_only: bool,
+) -> None:
+    server = await RealmServer.bind(store, *address, auth_port, certificates)
+    server.file_server.tls_only = tls_only
     files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
-            click.echo(f"serving {realm} at {files}, auth2 at {logins}; realms file: {realm} {files}")
+            tls = "" if certificates is None else f", TLS by {certificates.certificate}"
+            click.echo(f"serving {realm} at {files}, auth2 at {logins}{tls}; realms file: {realm} {files}")
             sys.stdout.flush()
             await anext(aiter(signals))
             nursery.cancel_scope.cancel()

@@ -23,7 +23,7 @@ import trio
 from realmfs.rpc2.codes import Rpc2Code
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.rpc2.errors import BadPacket, RpcError
-from realmfs.rpc2.service import BindOffer, Level, Reply, ServerConnection
+from realmfs.rpc2.service import Address, BindOffer, Level, Reply, ServerConnection, TunnelAddress
 from realmfs.rpc2.service import Request as Transferring
 from realmfs.server.hosts import Session
 from realmfs.server.objectcalls import ObjectCalls
@@ -56,14 +56,16 @@ class FileServer:
         self, store: ServerStore, endpoint: Endpoint, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.state = ServerState(store, endpoint, clock)
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.tls_only = False
+        """Bind only clients that come through a tunnel."""
         self._handlers = _handlers(self.state)
         endpoint.serve(FILE_SUBSYSTEM, self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._endpoint.run)
+            await nursery.start(self.endpoint.run)
             nursery.start_soon(self.state.hosts.run)
             nursery.start_soon(self._watch)
             task_status.started()
@@ -72,6 +74,9 @@ class FileServer:
 
     def secret(self, offer: BindOffer) -> bytes | None:
         """Return the key of a client's bind: zeros for an anonymous one, else its token's handshake key."""
+        if self.tls_only and not isinstance(offer.peer, TunnelAddress):
+            log.info("client %s:%d refused: it came by UDP, and here TLS is required", *offer.peer)
+            return None
         if offer.level == Level.OPENKIMONO:
             return bytes(8)
         bearer = self._bearer(offer)
@@ -87,6 +92,10 @@ class FileServer:
         """Forget the connection."""
         if isinstance(connection.data, Session):
             self.state.hosts.leave(connection.data)
+
+    def part(self, peer: Address) -> None:
+        """Forget a client whose tunnel has ended, with all that it was promised."""
+        self.state.hosts.lost(peer)
 
     async def call(self, connection: ServerConnection, request: Transferring) -> Reply:
         """Answer one request."""

@@ -215,6 +215,12 @@ class Hosts:
                 reply.code if reply.code > 0 else Code.EIO, f"client {host} has no contents for {fid}"
             )
 
+    def lost(self, peer: Address) -> None:
+        """Forget the host at an address, if there is one: the way to it is gone."""
+        host = self._hosts.get(peer)
+        if host is not None:
+            self.drop(host, "its tunnel has ended")
+
     def drop(self, host: Host, reason: str) -> None:
         """Forget a host: promises, channel, and all its connections, which from now on answer NAKED."""
         if not self.knows(host):

@@ -1,4 +1,7 @@
-"""Putting an embedded realm on the network: file service and auth2 of one store, a UDP socket each."""
+"""Putting an embedded realm on the network: file service and auth2 of one store, a UDP socket each.
+
+With a certificate the file service also listens for TLS, on the TCP port of the same number (sftp.md §16).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import trio
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
 from realmfs.rpc2.service import Address, Transport
 from realmfs.server.authserver import AUTH_PORT, AuthServer
+from realmfs.server.certificates import Certificates
 from realmfs.server.database import StoreError
 from realmfs.server.fileserver import FileServer
 from realmfs.server.store import FILE_PORT, ServerStore
+from realmfs.server.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +28,11 @@ ANY_PORT = 0
 class RealmServer:
     """A realm that has its sockets; `run` serves it."""
 
-    def __init__(self, store: ServerStore, files: Transport, logins: Transport) -> None:
+    def __init__(
+        self, store: ServerStore, files: Transport, logins: Transport, tunnels: Tunnels | None = None
+    ) -> None:
         """Take two transports; callers with sockets in mind use `bind`."""
+        self.tunnels = tunnels
         self.file_address: Address = files.address
         self.auth_address: Address = logins.address
         self.file_server = FileServer(store, Endpoint(files))
@@ -32,12 +40,18 @@ class RealmServer:
 
     @classmethod
     async def bind(
-        cls, store: ServerStore, address: str, port: int = FILE_PORT, auth_port: int | None = None
+        cls,
+        store: ServerStore,
+        address: str,
+        port: int = FILE_PORT,
+        auth_port: int | None = None,
+        certificates: Certificates | None = None,
     ) -> Self:
-        """Open UDP sockets at a local address, which clients are told from now on. Raises StoreError.
+        """Open sockets at a local address, which clients are told from now on. Raises StoreError.
 
-        Port 0 is any port. Without `auth_port` auth2 takes its own, 370; where that is forbidden or taken the
-        port after the file service's, and if need be any.
+        With `certificates` clients may also come through TLS. Port 0 is any port. Without `auth_port` auth2
+        takes its own, 370; where that is forbidden or taken the port after the file service's, and if need
+        be any.
         """
         files = await _bind(address, port)
         try:
@@ -45,15 +59,25 @@ class RealmServer:
         except BaseException:
             files.close()
             raise
+        tunnels: Tunnels | None = None
+        if certificates is not None:
+            try:
+                tunnels = await Tunnels.bind(certificates, files.address)
+            except BaseException:
+                files.close()
+                logins.close()
+                raise
         with store.transaction():
             store.set_address(*files.address)
-        return cls(store, files, logins)
+        return cls(store, files, logins, tunnels)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.file_server.run)
             await nursery.start(self.auth_server.run)
+            if self.tunnels is not None:
+                nursery.start_soon(self.tunnels.run, self.file_server)
             task_status.started()
 
 

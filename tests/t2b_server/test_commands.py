@@ -30,7 +30,8 @@ from realmfs.vice.types import FILE_SUBSYSTEM, Fid
 from tests.t2b_server.harness import Client
 
 READY = re.compile(
-    r"serving test\.realm at 127\.0\.0\.1:(\d+), auth2 at 127\.0\.0\.1:(\d+); realms file: .*\n"
+    r"serving test\.realm at 127\.0\.0\.1:(\d+), auth2 at 127\.0\.0\.1:(\d+)"
+    r"(?:, TLS by .*)?; realms file: .*\n"
 )
 
 
