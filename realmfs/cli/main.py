@@ -37,6 +37,7 @@ COMMANDS = {
     "disconnect": "Go off line by hand, in a realm or everywhere.",
     "reconnect": "Be on line again.",
     "events": "Watch what the daemon does.",
+    "tui": "Browse, hoard, and watch what waits, in the terminal.",
     "serve": "Serve an embedded realm.",
     "admin": "Administer the users and volumes of an embedded realm.",
     "config": "Show the settings in effect and where they come from.",

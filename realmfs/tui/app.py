@@ -1,0 +1,139 @@
+"""The application: the status line, the tabs, the panes, and the line to the daemon."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.notifications import SeverityLevel
+from textual.widgets import ContentSwitcher, Footer, Tab, Tabs
+
+from realmfs.control.client import NoDaemonError
+from realmfs.control.protocol import ControlError
+from realmfs.tui.link import Event, Link
+from realmfs.tui.pane import Pane
+from realmfs.tui.panes.events import EventsPane
+from realmfs.tui.starting import Banner, start_daemon
+from realmfs.tui.statusline import StatusLine
+
+STATUS_EVERY = 1.0
+
+PANES: tuple[type[Pane], ...] = (EventsPane,)
+"""The panes in the order of the tabs."""
+
+
+class RealmfsApp(App[None]):
+    """The terminal user interface of realmfs."""
+
+    TITLE = "realmfs"
+    CSS_PATH = "realmfs.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(number), f"show('{pane.key}')", pane.title, show=False)
+            for number, pane in enumerate(PANES, 1)
+        ),
+        Binding("right_square_bracket", "turn(1)", "Next pane", show=False),
+        Binding("left_square_bracket", "turn(-1)", "Previous pane", show=False),
+        Binding("r", "refresh_pane", "Refresh"),
+        Binding("S", "start_daemon", "Start the daemon", show=False),
+        Binding("question_mark", "show_help_panel", "Help"),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, socket: Path, config: Path | None = None) -> None:
+        """Talk to the daemon at `socket`; `config` is handed on to one that is started from here."""
+        super().__init__()
+        self.link = Link(socket, self)
+        self._config = config
+        self._starting = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the screen."""
+        yield StatusLine("realmfs", id="status")
+        yield Tabs(*(Tab(f"{number} {pane.title}", id=pane.key) for number, pane in enumerate(PANES, 1)))
+        yield Banner(id="banner")
+        with ContentSwitcher(initial=PANES[0].key):
+            for pane in PANES:
+                yield pane(self.link)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to talk."""
+        self.query_one(Tabs).can_focus = False
+        self.run_worker(self.link.run(), group="link")
+        self.set_interval(STATUS_EVERY, self._ask_status)
+
+    # the line
+
+    def link_up(self) -> None:
+        """The daemon is there, perhaps again: everything shown may be old."""
+        self.query_one(Banner).display = False
+        self._ask_status()
+        for pane in self.query(Pane):
+            pane.mark_stale()
+        self.pane.shown()
+
+    def link_down(self, reason: str) -> None:
+        """The daemon is not there."""
+        self.query_one(StatusLine).tell_down()
+        self.query_one(Banner).tell(reason[:1].upper() + reason[1:])
+
+    def link_events(self, events: Sequence[Event], lost: int) -> None:
+        """Pass on what happened."""
+        for pane in self.query(Pane):
+            pane.take_events(events, lost)
+
+    def _ask_status(self) -> None:
+        if self.link.up:
+            self.run_worker(self._status(), group="status", exclusive=True)
+
+    async def _status(self) -> None:
+        try:
+            status = await self.link.call("daemon.status")
+        except (NoDaemonError, ControlError):
+            return  # the line says so itself
+        self.query_one(StatusLine).tell(status)
+
+    # panes
+
+    @property
+    def pane(self) -> Pane:
+        """The pane in front."""
+        current = self.query_one(ContentSwitcher).current
+        return self.query_one(f"#{current}", Pane) if current else next(iter(self.query(Pane)))
+
+    def on_tabs_tab_activated(self, message: Tabs.TabActivated) -> None:
+        """Bring a pane to the front."""
+        self.query_one(ContentSwitcher).current = message.tab.id
+        self.pane.shown()
+
+    def action_show(self, name: str) -> None:
+        """Go to a pane."""
+        self.query_one(Tabs).active = name
+
+    def action_turn(self, step: int) -> None:
+        """Go to a neighbour."""
+        names = [pane.key for pane in PANES]
+        self.action_show(names[(names.index(self.pane.key) + step) % len(names)])
+
+    def action_refresh_pane(self) -> None:
+        """Ask the daemon again."""
+        self.pane.shown()
+
+    # the daemon itself
+
+    def action_start_daemon(self) -> None:
+        """Start the daemon, if there is none."""
+        if not self.link.up and not self._starting:
+            self._starting = True
+            self.notify("Starting the daemon…")
+            self.run_worker(self._start(), group="start")
+
+    async def _start(self) -> None:
+        try:
+            well, said = await start_daemon(self.link.path, self._config)
+        finally:
+            self._starting = False
+        severity: SeverityLevel = "information" if well else "error"
+        self.notify(said or "no word", title="The daemon", severity=severity, markup=False)

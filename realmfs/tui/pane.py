@@ -1,0 +1,81 @@
+"""What all panes have in common: when they ask the daemon again, and how a failed question shows.
+
+A pane never waits in a message handler. It marks itself stale, when events of the kinds it `watches` arrive,
+when it is shown, when the line comes back, or every `period` seconds; a tick then starts one `load` at a
+time, at most twice a second and only while the pane can be seen. Actions that call the daemon go through
+`ask`, which turns what went wrong into a toast.
+"""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, ClassVar
+
+from textual.containers import Vertical
+
+from realmfs.control.client import NoDaemonError
+from realmfs.control.protocol import ControlError
+from realmfs.tui.link import Event, Link
+
+TICK = 0.5
+
+
+class Pane(Vertical):
+    """One of the tabs."""
+
+    key: ClassVar[str] = ""
+    """Its name within the application, and its widget's id."""
+    title: ClassVar[str] = ""
+    watches: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of events after which what is shown may be wrong."""
+    period: ClassVar[float | None] = None
+    """Seconds after which it is asked again anyway."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(id=self.key)
+        self.link = link
+        self._stale = True
+        self._since_load = 0.0
+
+    def on_mount(self) -> None:
+        """Begin to tick."""
+        self.set_interval(TICK, self._tick)
+
+    async def load(self) -> None:
+        """Ask the daemon and show what it says. Raises ControlError and NoDaemonError."""
+
+    def take_events(self, events: Sequence[Event], lost: int) -> None:
+        """Note what happened."""
+        if lost or any(event.get("kind") in self.watches for event in events):
+            self.mark_stale()
+
+    def mark_stale(self) -> None:
+        """Ask again soon."""
+        self._stale = True
+
+    def shown(self) -> None:
+        """The pane has come to the front: ask at once."""
+        self._stale = True
+        self._tick()
+
+    def ask(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that calls the daemon; tell in a toast what went wrong."""
+        self.run_worker(self._guarded(work), group="ask")
+
+    def _tick(self) -> None:
+        self._since_load += TICK
+        if self.period is not None and self._since_load >= self.period:
+            self._stale = True
+        if not self._stale or not self.link.up or not self.display:
+            return
+        if any(worker.group == "load" and worker.node is self for worker in self.workers):
+            return
+        self._stale = False
+        self._since_load = 0.0
+        self.run_worker(self._guarded(self.load()), group="load")
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except NoDaemonError:
+            self._stale = True  # the banner tells; asked again when the daemon is back
+        except ControlError as error:
+            self.notify(error.text, title=self.title, severity="error", markup=False)

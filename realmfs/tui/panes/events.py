@@ -1,0 +1,142 @@
+"""Events: what the daemon does, live; filtered, paused, exported."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Input, RichLog, Static
+
+from realmfs.control.words import printable
+from realmfs.tui.link import Event, Link
+from realmfs.tui.pane import Pane
+
+KEPT = 5000
+"""Events kept for scrolling back, filtering and export."""
+
+_COLOURS = {"reintegrate": "green", "volstate": "yellow", "connection": "cyan", "token": "magenta", "": "red"}
+
+
+class EventsPane(Pane):
+    """The event stream."""
+
+    key = "events"
+    title = "Events"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter"),
+        Binding("space", "pause", "Pause"),
+        Binding("e", "export", "Export"),
+        Binding("x", "clear", "Clear"),
+        Binding("escape", "leave_filter", "Back", show=False),
+    ]
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.kept: deque[Event] = deque(maxlen=KEPT)
+        self.paused = False
+        self._missed = 0
+        self._words: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        """Put the log under a line that tells what is shown."""
+        yield Static(id="events-state")
+        yield Input(placeholder="words that must occur; !word must not", id="events-filter")
+        yield RichLog(max_lines=KEPT, id="events-log", wrap=False)
+
+    def on_mount(self) -> None:
+        """Hide the filter until it is asked for."""
+        super().on_mount()
+        self.query_one(Input).display = False
+        self._tell_state()
+
+    def shown(self) -> None:
+        """Take the keys."""
+        super().shown()
+        self.query_one(RichLog).focus()
+
+    def take_events(self, events: Sequence[Event], lost: int) -> None:
+        """Append what matches; while paused only keep it."""
+        self.kept.extend(events)
+        if self.paused:
+            self._missed += len(events)
+        else:
+            log = self.query_one(RichLog)
+            for event in events:
+                self._write(log, event)
+            if lost:
+                log.write(Text(f"          {lost} more, too fast to show", style="dim"))
+        self._tell_state()
+
+    def action_filter(self) -> None:
+        """Open the filter."""
+        field = self.query_one(Input)
+        field.display = True
+        field.focus()
+
+    def action_leave_filter(self) -> None:
+        """Back to the log; an empty filter goes away."""
+        field = self.query_one(Input)
+        field.display = bool(field.value)
+        self.query_one(RichLog).focus()
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        """Filter what is there anew."""
+        self._words = message.value.lower().split()
+        self._rewrite()
+
+    def on_input_submitted(self) -> None:
+        """The filter stands."""
+        self.action_leave_filter()
+
+    def action_pause(self) -> None:
+        """Hold the log, or go on and catch up."""
+        self.paused = not self.paused
+        self._missed = 0
+        if not self.paused:
+            self._rewrite()
+        self._tell_state()
+
+    def action_clear(self) -> None:
+        """Forget all."""
+        self.kept.clear()
+        self._rewrite()
+
+    def action_export(self) -> None:
+        """Write what the filter lets through to a file in the home directory, one JSON object a line."""
+        path = Path.home() / time.strftime("realmfs-events-%Y%m%d-%H%M%S.jsonl")
+        chosen = [event for event in self.kept if self._matches(event)]
+        try:
+            with path.open("x") as file:
+                file.writelines(json.dumps(dict(event)) + "\n" for event in chosen)
+        except OSError as error:
+            self.notify(f"{path}: {error.strerror}", title="Not exported", severity="error", markup=False)
+            return
+        self.notify(f"{len(chosen)} events in {path}", title="Exported", markup=False)
+
+    def _matches(self, event: Event) -> bool:
+        line = str(event.get("line", "")).lower()
+        return all((word[1:] not in line) if word.startswith("!") else word in line for word in self._words)
+
+    def _write(self, log: RichLog, event: Event) -> None:
+        if not self._matches(event):
+            return
+        clock = time.strftime("%H:%M:%S", time.localtime(event.get("time", 0)))
+        colour = _COLOURS.get(str(event.get("kind")), "")
+        log.write(Text.assemble((f"{clock}  ", "dim"), (printable(str(event.get("line", ""))), colour)))
+
+    def _rewrite(self) -> None:
+        log = self.query_one(RichLog)
+        log.clear()
+        for event in self.kept:
+            self._write(log, event)
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        state = f"[reverse] paused [/] {self._missed} since" if self.paused else "live"
+        chosen = f", filter: {' '.join(self._words)}" if self._words else ""
+        self.query_one("#events-state", Static).update(f"{state}, {len(self.kept)} kept{chosen}")
