@@ -30,6 +30,8 @@ from realmfs.vice.wire import NoResults, Results
 log = logging.getLogger(__name__)
 
 AUTH_PORT: Final = 370
+_LOOK: Final = 1.0
+"""Seconds between looks whether a server that has just joined others knows the realm's users yet."""
 BY_PASSWORD: Final = 2
 """The authentication type of a bind with user name and password (auth.md §2)."""
 
@@ -68,11 +70,17 @@ class AuthServer:
             auth.NameToId: self._name_to_id,
             auth.Quit: self._quit,
         }
-        endpoint.serve(ANY_SUBSYSTEM, self)
+        if store.knows_realm:
+            endpoint.serve(ANY_SUBSYSTEM, self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
-        await self._endpoint.run(task_status=task_status)
+        """Serve until cancelled: from the moment on when there are users."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._endpoint.run)
+            task_status.started()
+            while not self._store.knows_realm:  # noqa: ASYNC110  # another task's database has no events
+                await trio.sleep(_LOOK)
+            self._endpoint.serve(ANY_SUBSYSTEM, self)
 
     def secret(self, offer: BindOffer) -> bytes | None:
         """Return the password key of the user who binds; None refuses unknown and closed accounts."""
@@ -149,6 +157,7 @@ class AuthServer:
         self._require_administrator(login)
         if self._store.protection.key_of(args.vice_id) is None:
             raise _AuthError(AuthCode.FAILED)
+        self._require_keeper()
         self._store.protection.close_account(args.vice_id)
         await self._store.database.durable()
         return NoResults()
@@ -158,6 +167,7 @@ class AuthServer:
         return NoResults()
 
     async def _set_key(self, user: int, key: bytes) -> None:
+        self._require_keeper()
         if not any(key) or all(byte == 0xFF for byte in key):
             raise _AuthError(AuthCode.BADKEY)
         try:
@@ -165,6 +175,10 @@ class AuthServer:
         except ProtectionError as error:
             raise _AuthError(AuthCode.FAILED) from error
         await self._store.database.durable()
+
+    def _require_keeper(self) -> None:
+        if not self._store.is_keeper:
+            raise _AuthError(AuthCode.READONLY)
 
     def _is_administrator(self, login: _Login) -> bool:
         return self._store.protection.identity(login.user).administrator

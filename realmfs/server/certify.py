@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from realmfs.server.access import Acl, Identity
+from realmfs.server.views import MODE, NOWHERE, OWNER, Node
 from realmfs.server.vnodes import Vnode, new_directory
 from realmfs.server.workingset import WorkingSet
 from realmfs.vice import log
@@ -106,7 +107,7 @@ class Certifier:
         if mount and not self._identity.administrator:
             raise CodaError(Code.EACCES, "only administrators remove mount links")
         child.links -= 1
-        self._leave(parent, contents, record.name, record)
+        self._leave(parent, contents, record.name, child, record)
         if child.links > 0:
             self._work.touch(child, record.store_id)
         else:
@@ -120,7 +121,7 @@ class Certifier:
             raise CodaError(Code.ENOTEMPTY)
         self._require(parent, Rights.DELETE)
         parent.links -= 1
-        self._leave(parent, contents, record.name, record)
+        self._leave(parent, contents, record.name, child, record)
         self._work.remove(child)
 
     def _rename(self, record: log.Rename) -> None:
@@ -138,7 +139,7 @@ class Certifier:
             raise CodaError(Code.EXDEV, "a file with several names cannot leave its directory")
         self._require(source, Rights.DELETE)
         self._require(target, Rights.INSERT)
-        self._leave(source, from_contents, record.old_name, record)
+        self._leave(source, from_contents, record.old_name, moved, record, to=target.fid[1:])
         self._enter(target, to_contents, record.new_name, moved.fid, record)
         if across:
             moved.parent = target.fid[1:]
@@ -185,8 +186,12 @@ class Certifier:
                 vnode.mtime = record.date
             case log.Chmod():
                 vnode.mode = record.mode & _MODE
+                if vnode.is_directory:
+                    self._work.set_attribute(vnode, MODE, record.store_id)
             case log.Chown():
                 vnode.owner = record.owner
+                if vnode.is_directory:
+                    self._work.set_attribute(vnode, OWNER, record.store_id)
         vnode.author = self._author
         self._work.touch(vnode, record.store_id)
 
@@ -261,10 +266,20 @@ class Certifier:
 
     def _enter(self, parent: Vnode, contents: Directory, name: bytes, fid: Fid, record: log.Record) -> None:
         contents.insert(name, *fid[1:])
+        self._work.entered(parent.fid, name, record.store_id)
         self._changed(parent, contents, record)
 
-    def _leave(self, parent: Vnode, contents: Directory, name: bytes, record: log.Record) -> None:
+    def _leave(
+        self,
+        parent: Vnode,
+        contents: Directory,
+        name: bytes,
+        child: Vnode,
+        record: log.Record,
+        to: Node = NOWHERE,
+    ) -> None:
         contents.delete(name)
+        self._work.left(parent.fid, name, child, record.store_id, to)
         self._changed(parent, contents, record)
 
     def _changed(self, parent: Vnode, contents: Directory, record: log.Record) -> None:

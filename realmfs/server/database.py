@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_MILLISECONDS = 5000
 
 
@@ -27,6 +27,10 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _script(name: str) -> str:
+    return importlib.resources.files("realmfs.server").joinpath(name).read_text()
 
 
 class StoreError(Exception):
@@ -49,10 +53,10 @@ class Database:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             if create:
-                self._connection.executescript(
-                    importlib.resources.files("realmfs.server").joinpath("schema.sql").read_text()
-                )
+                self._connection.executescript(_script("schema.sql") + _script("schema_group.sql"))
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if found == 1:
+                found = self._upgrade()
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}") from error
         if found != SCHEMA_VERSION:
@@ -67,6 +71,16 @@ class Database:
         self._sync_lock = trio.Lock()
         self._data_version = self._read_data_version()
         self._forget: list[Callable[[], None]] = []
+
+    def _upgrade(self) -> int:
+        """Bring a store of version 1 to the present; every volume gets its place in `location`."""
+        locate = (
+            "INSERT INTO location SELECT group_id, name, created, v.owner, v.acl FROM volume "
+            "JOIN vnode v ON v.volume = volume.id AND v.vnode = 1 AND v.uniq = 1;"
+        )
+        script = _script("upgrade_2.sql") + _script("schema_group.sql") + locate
+        self._connection.executescript(f"BEGIN IMMEDIATE;{script} PRAGMA user_version = 2; COMMIT;")
+        return SCHEMA_VERSION
 
     def close(self) -> None:
         """Close the connection; the last one to close checkpoints the log."""

@@ -25,6 +25,7 @@ from realmfs.rpc2.endpoint import Endpoint
 from realmfs.rpc2.errors import BadPacket, RpcError
 from realmfs.rpc2.service import Address, BindOffer, Level, Reply, ServerConnection, TunnelAddress
 from realmfs.rpc2.service import Request as Transferring
+from realmfs.server.groupwork import GroupWork
 from realmfs.server.hosts import Session
 from realmfs.server.objectcalls import ObjectCalls
 from realmfs.server.state import Caller, Refusal, ServerState
@@ -60,7 +61,12 @@ class FileServer:
         self.tls_only = False
         """Bind only clients that come through a tunnel."""
         self._handlers = _handlers(self.state)
-        endpoint.serve(FILE_SUBSYSTEM, self)
+        self.group: GroupWork | None = None
+        self._is_open = False
+        secret = store.get("secret")
+        if isinstance(secret, bytes):
+            self.group = GroupWork(self.state, secret)
+        self._open_doors()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -68,6 +74,8 @@ class FileServer:
             await nursery.start(self.endpoint.run)
             nursery.start_soon(self.state.hosts.run)
             nursery.start_soon(self._watch)
+            if self.group is not None:
+                nursery.start_soon(self.group.run)
             task_status.started()
 
     # the service that the endpoint calls
@@ -147,13 +155,22 @@ class FileServer:
             log.info("client %s:%d: token refused: %s", *offer.peer, error)
             return None
 
+    def _open_doors(self) -> None:
+        """Take clients, from the moment on when there is a realm here: before, it is as being down."""
+        if not self._is_open and self.state.store.knows_realm:
+            self._endpoint.serve(FILE_SUBSYSTEM, self)
+            self._is_open = True
+
     async def _watch(self) -> None:
         """Break all promises when another process, an administrator's, has changed the store."""
         while True:
             await trio.sleep(_WATCH)
+            self._open_doors()
             if self.state.store.database.notice_changes():
                 log.info("the store was changed by another process; all promises are broken")
                 await self.state.hosts.break_everything()
+                if self.group is not None:
+                    self.group.catch_up.changed_outside()
 
 
 def _handlers(state: ServerState) -> dict[type[Request[Any]], Handler]:

@@ -12,6 +12,7 @@ from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import BytesSource, FileSource
 from realmfs.server.access import MAX_ENTRIES, Acl
 from realmfs.server.state import Caller, Found, ServerState
+from realmfs.server.views import ACL
 from realmfs.vice import calls
 from realmfs.vice.acl import AccessList
 from realmfs.vice.errors import CodaError, Code
@@ -119,6 +120,7 @@ class ObjectCalls:
             vnode.vv = raised.with_flags(vnode.vv.flags | VersionFlags.COP2PENDING)
             with state.store.transaction():
                 state.store.vnodes.write([vnode])
+                state.store.note_attribute(found.volume, vnode, ACL, args.store_id)
                 state.store.volumes.settle(found.volume.id, 1, 0)
             await state.store.database.durable()
         await state.hosts.break_promises(found.volume, [vnode.fid], caller.host)

@@ -168,6 +168,10 @@ class Protection:
             known = self._identities[user] = self._work_out(user)
         return known
 
+    def forget_identities(self) -> None:
+        """Work out anew who everybody is: users and groups were replaced."""
+        self._changed()
+
     @property
     def administrators(self) -> int:
         """The id of the group of those who may do what only administrators may."""

@@ -7,10 +7,11 @@
 -- Ids, version vectors, rights and times are the protocol's own (vice.md §1); integers are unsigned words unless said
 -- otherwise. A volume is named here by its replica id; group ids (0x7f......) are translated on the way in.
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- realm: its name; number: of this server, the high byte of the ids it makes; token_key and old_token_key: 8 bytes each,
--- what tokens are sealed with now and were before the last change (auth.md §4.4); started: count of starts.
+-- what tokens are sealed with now and were before the last change (auth.md §4.4); realm_version: counts changes of what all
+-- servers of the realm share (location, replica, principal, member, password, keys), see realmdb.py.
 CREATE TABLE setting (
     name  TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -20,7 +21,8 @@ CREATE TABLE setting (
 CREATE TABLE server (
     number  INTEGER PRIMARY KEY,
     address TEXT NOT NULL,
-    port    INTEGER NOT NULL
+    port    INTEGER NOT NULL,
+    stamp   INTEGER NOT NULL DEFAULT 0             -- Unix time when the server said so itself: the newest counts
 ) STRICT;
 
 -- Replicas of volumes that this server holds.
@@ -39,15 +41,16 @@ CREATE TABLE volume (
     created         INTEGER NOT NULL,
     offline_message BLOB NOT NULL,
     motd            BLOB NOT NULL,
-    filling         INTEGER NOT NULL               -- 1 while an import runs: off line, and worthless if found at a start
+    filling         INTEGER NOT NULL               -- 1 while an import runs: off line, and worthless if found at a start;
+                                                   -- 2 while other servers fill it: off line for clients (catchup.py)
 ) STRICT;
 
--- All replicas of the volumes above, wherever they are.
+-- All replicas of all volumes of the realm, wherever they are.
 CREATE TABLE replica (
     group_id INTEGER NOT NULL,
     slot     INTEGER NOT NULL,
     id       INTEGER NOT NULL UNIQUE,
-    server   INTEGER NOT NULL REFERENCES server (number),
+    server   INTEGER NOT NULL,
     PRIMARY KEY (group_id, slot)
 ) STRICT, WITHOUT ROWID;
 

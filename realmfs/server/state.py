@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,7 @@ from realmfs.rpc2.service import Request as Transferring
 from realmfs.server.access import Acl, Identity
 from realmfs.server.hosts import Host, Hosts, Session
 from realmfs.server.store import ServerStore
+from realmfs.server.views import Node
 from realmfs.server.vnodes import Vnode
 from realmfs.server.volumes import Volume
 from realmfs.vice.cop2 import unpack_entries
@@ -90,8 +91,9 @@ class ServerState:
         self.hosts = Hosts(endpoint)
         self.started = int(clock())
         self.counters: Counter[str] = Counter()
+        self.resolve: Callable[[int, Node], Awaitable[None]] | None = None
+        """Makes the replicas of an object equal; None at a server that is alone."""
         self._locks: dict[int, trio.Lock] = {}
-        self._last_store_id = self.started & 0x7FFFFFFF
 
     # finding
 
@@ -194,3 +196,5 @@ class ServerState:
                     settled = vnode.vv.raised(others).with_flags(vnode.vv.flags & ~VersionFlags.COP2PENDING)
                     vnodes.set_vector(vnode.fid, settled)
                     self.store.volumes.raise_versions(volume.id, others)
+                    if len(slots) == self.store.volumes.replicas(volume):
+                        self.store.elements.forget(vnode.fid, store_id)

@@ -17,7 +17,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -25,10 +25,13 @@ from typing import Final, Self
 from realmfs.server.access import Acl
 from realmfs.server.containers import Containers
 from realmfs.server.database import Database, StoreError
+from realmfs.server.elements import Elements
+from realmfs.server.locations import Location, Locations
 from realmfs.server.protection import Protection
-from realmfs.server.vnodes import Vnodes, new_root
-from realmfs.server.volumes import ROOT_VOLUME, ServerAddress, Volume, Volumes
-from realmfs.vice.types import Fid, Rights
+from realmfs.server.views import Stamp, Tomb
+from realmfs.server.vnodes import Vnode, Vnodes, new_root
+from realmfs.server.volumes import IMPORTING, JOINING, ROOT_VOLUME, ServerAddress, Volume, Volumes
+from realmfs.vice.types import Fid, Rights, StoreId, VersionFlags
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class ServerStore:
         self.database = database
         self.containers = Containers(directory / "containers")
         self.volumes = Volumes(database)
+        self.locations = Locations(database)
+        self.elements = Elements(database)
         self.vnodes = Vnodes(database)
         self.protection = Protection(database)
         self._lock_fd = -1
@@ -61,8 +66,15 @@ class ServerStore:
         port: int = FILE_PORT,
         number: int = 1,
         anyuser: int = READ_LOOKUP,
+        servers: Sequence[int] = (),
+        founding: bool = True,
+        secret: bytes | None = None,
     ) -> Self:
         """Make a new store with an empty root volume, locked for the caller.
+
+        The root volume's replicas are at `servers`, by default only here. With `founding` False there is
+        nothing in the store, no volume, user or key: it is for a server that joins others. `secret` is what
+        the servers of a realm of several share.
 
         `address` is the dotted IPv4 address that clients are told, `number` the server's (1..254, not 127),
         `anyuser` the rights that everybody has on the root. Raises StoreError.
@@ -76,10 +88,16 @@ class ServerStore:
             with store.database.transaction():
                 store.set("realm", realm)
                 store.set("number", number)
-                store.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
                 store.set_address(address, port)
-                store.protection.initialise()
-                store.create_volume(ROOT_VOLUME, anyuser=anyuser)
+                if secret is not None:
+                    store.set("secret", secret)
+                if founding:
+                    store.set("keeper", number)
+                    store.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
+                    store.protection.initialise()
+                    store.create_volume(ROOT_VOLUME, anyuser=anyuser, servers=servers)
+                else:
+                    store.set("realm_version", 0)
             store.database.sync()
         except BaseException:
             store.close()
@@ -131,7 +149,7 @@ class ServerStore:
         if orphans:
             log.info("removed %d containers that a crash had left", orphans)
         for volume in self.volumes.all():
-            if volume.filling:
+            if volume.filling == IMPORTING:
                 log.warning(
                     "the import into volume %s was broken off; it stays off line until it is repeated",
                     volume.name,
@@ -163,7 +181,7 @@ class ServerStore:
 
     def servers(self) -> dict[int, ServerAddress]:
         """Return all file servers of the realm by number."""
-        rows = self.database.rows("SELECT number, address, port FROM server")
+        rows = self.database.rows("SELECT number, address, port, stamp FROM server")
         return {row[0]: ServerAddress(*row) for row in rows}
 
     def set_address(self, address: str, port: int) -> None:
@@ -174,9 +192,18 @@ class ServerStore:
             raise StoreError(f"{address} is no IPv4 address") from error
         if parsed.is_unspecified or parsed.is_multicast or not 0 < port < 1 << 16:
             raise StoreError(f"{address}:{port} is nothing that a client could send to")
-        self.database.execute(
-            "INSERT OR REPLACE INTO server VALUES (?, ?, ?)", (self.number, str(parsed), port)
-        )
+        present = self.servers().get(self.number)
+        if present is None or (present.address, present.port) != (str(parsed), port):
+            stamp = max(int(time.time()), present.stamp + 1 if present else 0)
+            self.note_server(ServerAddress(self.number, str(parsed), port, stamp))
+
+    def note_server(self, server: ServerAddress) -> bool:
+        """Note where a server is, if that is news; whether it is."""
+        known = self.servers().get(server.number)
+        if known is not None and known.stamp >= server.stamp:
+            return False
+        self.database.execute("INSERT OR REPLACE INTO server VALUES (?, ?, ?, ?)", tuple(server))
+        return True
 
     def token_keys(self) -> list[bytes]:
         """Return the keys tokens may be sealed with; new ones are sealed with the first (auth.md §4.4)."""
@@ -196,28 +223,84 @@ class ServerStore:
             yield
 
     def create_volume(
-        self, name: str, *, anyuser: int = READ_LOOKUP, owner: int | None = None, filling: bool = False
+        self,
+        name: str,
+        *,
+        anyuser: int = READ_LOOKUP,
+        owner: int | None = None,
+        filling: bool = False,
+        servers: Sequence[int] = (),
     ) -> Volume:
-        """Make an empty volume with its root directory. Raises StoreError.
+        """Make an empty volume with its root directory, one of whose replicas is here. Raises StoreError.
 
-        The root is owned by `owner` (a Vice id), who gets all rights on it, or by the administrators.
+        The root is owned by `owner` (a Vice id), who gets all rights on it, or by the administrators. The
+        replicas are at `servers`, by default only here; the other servers make theirs when they hear of it.
         """
+        location = self.place_volume(name, servers or (self.number,), anyuser=anyuser, owner=owner)
+        if location.at(self.number) is None:
+            raise StoreError(f"none of the replicas of {name} is at this server")
+        with self.transaction():
+            return self.make_replica(location, IMPORTING if filling else 0)
+
+    def place_volume(
+        self, name: str, servers: Sequence[int], *, anyuser: int = READ_LOOKUP, owner: int | None = None
+    ) -> Location:
+        """Give a new volume its id and its places; nothing exists of it yet. Raises StoreError."""
         acl = self.protection.default_acl(anyuser)
         if owner is not None:
             acl = Acl((*acl.positive, (owner, int(Rights.ALL))))
         with self.transaction():
-            volume = self.volumes.create(name, self.realm, self.number, filling=filling)
-            root, contents = new_root(volume.id, owner or NOBODY, int(time.time()), acl)
-            self.vnodes.write([root])
-            self.vnodes.write_pages(root.fid, contents.take_dirty())
-            self.volumes.settle(volume.id, 0, root.blocks)
+            return self.locations.add(name, self.realm, servers, owner or NOBODY, acl)
+
+    def make_replica(self, location: Location, filling: int = 0) -> Volume:
+        """Make this server's replica of a volume: the same root that all servers make.
+
+        A JOINING one gets only the shell of a root, for others to fill.
+        """
+        place = location.at(self.number)
+        assert place is not None
+        volume = self.volumes.add(
+            location.group_id, location.name, place.slot, place.id, location.created, filling
+        )
+        root, contents = new_root(volume.id, location.owner, location.created, location.acl)
+        if filling == JOINING:
+            root.vv = root.vv.with_flags(VersionFlags.BARREN)
+        self.vnodes.write([root])
+        self.vnodes.write_pages(root.fid, contents.take_dirty())
+        self.volumes.settle(volume.id, 0, root.blocks)
         return volume
+
+    def note_attribute(self, volume: Volume, directory: Vnode, name: bytes, op: StoreId) -> None:
+        """Note that `op` has set an attribute of a directory, for the day when replicas differ (merge.py)."""
+        if self.volumes.replicas(volume) > 1:
+            stamp, child = self.elements.stamp(directory.fid, name), directory.fid[1:]
+            tomb = Tomb(name=name, child=child, stamp=stamp, op=op, batch=op, vv=directory.vv)
+            self.elements.leave(directory.fid, [tomb])
+            self.elements.enter(directory.fid, [Stamp(name=name, id=op)])
 
     def remove_volume(self, volume: Volume) -> None:
         """Remove a volume and all that is in it; mount links to it then lead nowhere. Needs the lock."""
         with self.transaction():
             self.volumes.remove(volume)
+            self.locations.remove(volume.group_id)
         self.containers.remove_all_but(self.vnodes.containers())
+
+    def count_start(self) -> int:
+        """Return a number that is another at each start of the server."""
+        with self.transaction():
+            starts = int(self.get("starts") or 0) + 1
+            self.set("starts", starts)
+        return starts << 16 | secrets.randbelow(1 << 16)
+
+    @property
+    def knows_realm(self) -> bool:
+        """Whether there are users and volumes here: not yet at a server that has just joined others."""
+        return int(self.get("realm_version") or 0) > 0
+
+    @property
+    def is_keeper(self) -> bool:
+        """Whether users, groups, passwords and volumes are changed here: at one server of a realm."""
+        return int(self.get("keeper") or self.number) == self.number
 
     def new_store_ids(self, count: int = 1) -> int:
         """Set aside `count` uniquifiers for updates made by this server itself; return the first."""

@@ -89,8 +89,14 @@ class UpdateCalls:
         return NoResults()
 
     async def resolve(self, caller: Caller, args: calls.Resolve) -> NoResults:
-        """Settle the only replica: a second phase that was lost is no longer awaited (conflicts.md §7)."""
+        """Make all replicas equal (resolver.py).
+
+        The only replica is settled: a second phase that was lost is no longer awaited (conflicts.md §7).
+        """
         volume = self._state.group(args.fid.volume)
+        if self._state.resolve is not None and self._state.store.volumes.replicas(volume) > 1:
+            await self._state.resolve(volume.group_id, args.fid[1:])
+            return NoResults()
         vnode = self._state.find(args.fid).vnode
         if vnode.vv.cop2_pending and self._state.store.volumes.replicas(volume) == 1:
             with self._state.store.transaction():

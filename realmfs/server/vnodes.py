@@ -143,6 +143,14 @@ class Vnodes:
         while len(self._directories) > _KEPT_DIRECTORIES:
             self._directories.popitem(last=False)
 
+    def forget_directory(self, fid: Fid) -> None:
+        """Drop the kept contents of a directory: they are being replaced."""
+        self._directories.pop(fid, None)
+
+    def drop_pages(self, fid: Fid) -> None:
+        """Delete all pages of a directory, before others are written."""
+        self._database.execute("DELETE FROM page WHERE volume = ? AND vnode = ? AND uniq = ?", tuple(fid))
+
     def write_pages(self, fid: Fid, pages: Mapping[int, bytes]) -> None:
         """Store pages of a directory, by number."""
         self._database.executemany(

@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from realmfs.rpc2.codes import Rpc2Code
+from realmfs.server.locations import Location
 from realmfs.server.state import Caller, Refusal, ServerState
 from realmfs.server.volumes import ROOT_VOLUME, Volume
 from realmfs.vice import calls
@@ -78,17 +79,18 @@ class VolumeCalls:
         found = self._locate(args.name.decode("utf-8", "replace") or ROOT_VOLUME)
         if found is None:
             raise CodaError(Code.VNOVOL)
-        store = self._state.store
-        return calls.GetVolumeInfo.Reply(info=store.volumes.info(*found, store.servers()))
+        location, asked = found
+        return calls.GetVolumeInfo.Reply(info=location.info(asked, self._state.store.servers()))
 
     async def get_volume_location(
         self, caller: Caller, args: calls.GetVolumeLocation
     ) -> calls.GetVolumeLocation.Reply:
         """Say which host, and port, serves a replica."""
-        found = self._state.store.volumes.by_replica(args.volume)
-        if found is None:
+        found = self._state.store.locations.find(args.volume)
+        holders = [replica.server for replica in found.replicas if replica.id == args.volume] if found else []
+        server = self._state.store.servers().get(holders[0]) if holders else None
+        if server is None:
             raise CodaError(Code.VNOSERVICE)
-        server = self._state.store.servers()[found[1]]
         text = f"{server.address}:{server.port}".encode()
         if len(text) + 1 > args.host_room:
             raise CodaError(Code.ENAMETOOLONG)
@@ -231,21 +233,20 @@ class VolumeCalls:
         await self._state.store.database.durable()  # what is handed out must be known after a crash
         return granted
 
-    def _locate(self, name: str) -> tuple[Volume, int] | None:
+    def _locate(self, name: str) -> tuple[Location, int] | None:
         """Return the volume that a name or number denotes, and the id meant: the group's or a replica's."""
-        volumes = self._state.store.volumes
-        volume = volumes.named(name)
-        if volume is not None:
-            return volume, volume.group_id
+        locations = self._state.store.locations
+        found = locations.named(name)
+        if found is not None:
+            return found, found.group_id
         number = _as_number(name)
         if number is None:
-            volume = volumes.named(name.rpartition(".")[0])
-            return (volume, volume.id) if volume is not None and volume.replica_name == name else None
-        volume = volumes.find(number)
-        if volume is None:
-            elsewhere = volumes.by_replica(number)
-            volume = elsewhere[0] if elsewhere else None
-        return (volume, number) if volume is not None else None
+            volume, _, slot = name.rpartition(".")
+            found = locations.named(volume)
+            ids = [one.id for one in found.replicas if str(one.slot) == slot] if found is not None else []
+            return (found, ids[0]) if found is not None and ids else None
+        found = locations.find(number)
+        return (found, number) if found is not None else None
 
 
 def _as_number(text: str) -> int | None:

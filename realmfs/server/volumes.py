@@ -10,18 +10,23 @@ from __future__ import annotations
 import dataclasses
 import struct
 import time
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from realmfs.server.database import Database, StoreError
-from realmfs.vice.types import VSG_MEMBERS, FidRange, VolumeInfo, VolumeType
+from realmfs.server.database import Database
+from realmfs.vice.types import VSG_MEMBERS, FidRange
 
 VERSIONS = struct.Struct(">8i")
 MAX_NAME = 31
 ROOT_VOLUME = "/"
 """What GetRootVolume answers, and the name that the realm's root volume really has."""
+
+IMPORTING = 1
+JOINING = 2
+"""Being filled with a tree of this machine, or by the other replicas (catchup.py)."""
+JOINED_LEEWAY = 1 << 20
+"""Uniques that are skipped where an earlier life of this replica may have handed some out."""
 
 _RESERVE = 4096
 """Fids are set aside on the disk in runs of this many, so that handing them out need not wait for it."""
@@ -37,6 +42,8 @@ class ServerAddress(NamedTuple):
     number: int
     address: str
     port: int
+    stamp: int = 0
+    """Unix time when the server itself said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ class Volume:
     created: int
     offline_message: bytes
     motd: bytes
-    filling: bool
+    filling: int
+    """IMPORTING or JOINING while it is off line, else 0."""
 
     @property
     def stamp(self) -> int:
@@ -102,41 +110,22 @@ class Volumes:
         row = self._database.row(f"SELECT {_COLUMNS} FROM volume WHERE name = ?", name)
         return _volume(row) if row else None
 
-    def create(self, name: str, realm: str, server: int, *, filling: bool = False) -> Volume:
-        """Make the row of a new volume whose only replica is at `server`; its root is for the caller to make.
-
-        Serial numbers start somewhere that depends on the realm: a client of several realms then hardly ever
-        meets the same volume id twice, which not every client takes well. Raises StoreError if the name is
-        taken or impossible.
-        """
-        if (
-            not 0 < len(name.encode()) <= MAX_NAME
-            or "@" in name
-            or not name.isprintable()
-            or name.strip() != name
-        ):
-            raise StoreError(f"{name!r} cannot be a volume's name: 1 to {MAX_NAME} bytes, no @")
-        if name.isdecimal() or self.named(name):
-            raise StoreError(f"the name {name} is taken, or is a number")
-        top = self._database.row("SELECT max(group_id) FROM volume")[0]
-        serial = (top & 0xFFFFFF) + 1 if top else 1 + zlib.crc32(realm.encode()) % 0xF00000
-        replica, group = server << 24 | serial, 0x7F << 24 | serial
+    def add(self, group: int, name: str, slot: int, replica: int, created: int, filling: int = 0) -> Volume:
+        """Make the row of a volume's replica here; its root is for the caller to make."""
         versions = VERSIONS.pack(*(0,) * VSG_MEMBERS)
         self._database.execute(
-            f"INSERT INTO volume ({_COLUMNS}) VALUES (?, ?, ?, 0, ?, 2, 0, 1, 0, 0, 0, ?, X'', X'', ?)",
-            (replica, group, name, versions, int(time.time()), int(filling)),
+            f"INSERT INTO volume ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, 2, 0, 1, 0, 0, 0, ?, X'', X'', ?)",
+            (replica, group, name, slot, versions, created, filling),
         )
-        self._database.execute("INSERT INTO replica VALUES (?, 0, ?, ?)", (group, replica, server))
         made = self.find(replica)
         assert made is not None
         return made
 
     def remove(self, volume: Volume) -> None:
         """Remove a volume with all its objects; containers become orphans."""
-        for table in ("vnode", "page", "reintegrated"):
+        for table in ("vnode", "page", "reintegrated", "stamp", "tomb"):
             self._database.execute(f"DELETE FROM {table} WHERE volume = ?", (volume.id,))
         self._database.execute("DELETE FROM volume WHERE id = ?", (volume.id,))
-        self._database.execute("DELETE FROM replica WHERE group_id = ?", (volume.group_id,))
         self._runs.pop(volume.id, None)
 
     def begin_filling(self, volume: Volume) -> None:
@@ -180,29 +169,6 @@ class Volumes:
         for column, value in columns.items():
             assert column in {"min_quota", "max_quota", "offline_message", "motd"}
             self._database.execute(f"UPDATE volume SET {column} = ? WHERE id = ?", (value, volume))
-
-    def info(self, volume: Volume, asked: int, servers: dict[int, ServerAddress]) -> VolumeInfo:
-        """Return where a volume lives, or the one replica whose id was asked for."""
-        replicas = self._database.rows(
-            "SELECT slot, id, server FROM replica WHERE group_id = ? ORDER BY slot", volume.group_id
-        )
-        if asked == volume.group_id:
-            ids = tuple(row[1] for row in replicas)
-            addresses = tuple(_word(servers[row[2]].address) for row in replicas)
-            related = (0, 0, 0, volume.group_id, 0)
-            return VolumeInfo(
-                asked, VolumeType.REPLICATED, related, addresses, ids + (0,) * (VSG_MEMBERS - len(ids))
-            )
-        server = next(row[2] for row in replicas if row[1] == asked)
-        related = (asked, 0, 0, volume.group_id, 0)
-        address = (_word(servers[server].address),)
-        return VolumeInfo(asked, VolumeType.READ_WRITE, related, address, (0,) * VSG_MEMBERS)
-
-    def by_replica(self, replica: int) -> tuple[Volume, int] | None:
-        """Return the volume of which `replica` is a replica, here or elsewhere, and the replica's server."""
-        row = self._database.row("SELECT group_id, server FROM replica WHERE id = ?", replica)
-        volume = self.find(row[0]) if row else None
-        return (volume, row[1]) if volume else None
 
     def replicas(self, volume: Volume) -> int:
         """Return how many replicas the volume has."""
@@ -260,9 +226,5 @@ class Volumes:
 
 def _volume(row: tuple[Any, ...]) -> Volume:
     columns = list(row)
-    columns[4], columns[-1] = VERSIONS.unpack(columns[4]), bool(columns[-1])
+    columns[4] = VERSIONS.unpack(columns[4])
     return Volume(*columns)
-
-
-def _word(address: str) -> int:
-    return int.from_bytes(bytes(map(int, address.split("."))), "big")

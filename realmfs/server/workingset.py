@@ -14,12 +14,14 @@ and done again by the client.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from realmfs.rpc2.errors import BadPacket
 from realmfs.server.access import Acl
 from realmfs.server.containers import Container
 from realmfs.server.store import ServerStore
+from realmfs.server.views import NOWHERE, Node, Stamp, Tomb
 from realmfs.server.vnodes import Vnode
 from realmfs.server.volumes import Volume
 from realmfs.vice.directory import Directory
@@ -48,6 +50,9 @@ class WorkingSet:
         self._lent: set[int] = set()
         self._superseded: list[int] = []
         self._blocks = 0
+        self._stamps: dict[tuple[Fid, bytes], StoreId] = {}
+        self._tombs: list[tuple[Fid, Tomb]] = []
+        self._noted = store.volumes.replicas(volume) > 1
 
     # collecting
 
@@ -112,6 +117,24 @@ class WorkingSet:
         vnode.vv = vnode.vv.with_store_id(store_id)
         self._changed.pop(vnode.fid, None)
         self._changed[vnode.fid] = store_id
+
+    def entered(self, directory: Fid, name: bytes, op: StoreId) -> None:
+        """Note which change has put an entry there, or has set an attribute (merge.py)."""
+        if self._noted:
+            self._stamps[directory, name] = op
+
+    def left(self, directory: Fid, name: bytes, child: Vnode, op: StoreId, to: Node = NOWHERE) -> None:
+        """Note which change has taken an entry away, and where the child went, if it was moved."""
+        if not self._noted:
+            return
+        stamp = self._stamps.pop((directory, name), None) or self._store.elements.stamp(directory, name)
+        tomb = Tomb(name=name, child=child.fid[1:], stamp=stamp, op=op, batch=op, to=to, vv=child.vv)
+        self._tombs.append((directory, tomb))
+
+    def set_attribute(self, directory: Vnode, name: bytes, op: StoreId) -> None:
+        """Note which change has set an attribute of a directory: the former value is taken away."""
+        self.left(directory.fid, name, directory, op)
+        self.entered(directory.fid, name, op)
 
     def resize(self, vnode: Vnode, length: int) -> None:
         """Set an object's length and charge the volume for it. Raises CodaError EDQUOT."""
@@ -189,6 +212,7 @@ class WorkingSet:
             store.vnodes.write(changed)
             for fid, directory in self._directories.items():
                 store.vnodes.write_pages(fid, directory.take_dirty())
+            self._note_elements(store)
             self._note_fids(store)
             store.volumes.settle(volume.id, len(changed), self._blocks)
             if remember is not None:
@@ -215,6 +239,14 @@ class WorkingSet:
         base = stored.vv if stored is not None else VersionVector()
         raised = base.raised([self.volume.slot]).with_store_id(self._changed[vnode.fid])
         return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
+
+    def _note_elements(self, store: ServerStore) -> None:
+        for directory, tomb in self._tombs:
+            batch = self._changed.get(directory, tomb.op)
+            store.elements.leave(directory, [dataclasses.replace(tomb, batch=batch)])
+        for (directory, name), op in self._stamps.items():
+            if directory not in self._removed:
+                store.elements.enter(directory, [Stamp(name=name, id=op)])
 
     def _note_fids(self, store: ServerStore) -> None:
         if self._created:

@@ -1,0 +1,315 @@
+"""Resolution: making the replicas of an object equal, or marking them all as being in conflict.
+
+    look      at the object at every member that can be reached, and at all that it is tied to (merge.py)
+    decide    what the group shall have: a pure function of what was seen
+    act       each member does its part in one transaction, if it is still as it was; else all starts again
+
+Nothing is locked meanwhile, and nobody has to be told that a resolution is over. A server that dies between
+two members' parts leaves them unequal in a way that the next resolution, by whomever, brings to the same end.
+
+A file or symbolic link has no parts, so there is nothing to merge: whoever has a version above all the others
+wins, the same last update under different counters is the same version, equal contents are no conflict, and
+everything else is one. Missing replicas are made by resolving the directories that name them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from realmfs.rpc2.errors import BadPacket
+from realmfs.server.members import Member, OtherMember, OurMember
+from realmfs.server.merge import Lacking, Merged, maximum, merge
+from realmfs.server.peers import Peers
+from realmfs.server.planning import mark, plan
+from realmfs.server.repaired import settle_repaired
+from realmfs.server.replica import LocalReplica
+from realmfs.server.state import ServerState
+from realmfs.server.views import NOWHERE, Change, Guard, Node, ObjectView, Plan, ReplicaViews
+from realmfs.server.volumes import JOINING
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import ObjectType, Order, VersionVector
+
+log = logging.getLogger(__name__)
+
+ROUNDS: Final = 8
+"""How often a resolution starts again because something was changed meanwhile."""
+MAX_TIED: Final = 500
+"""Directories that may have to be merged as one set."""
+MAX_SETTLED: Final = 2000
+
+
+class Resolver:
+    """Resolves objects of the volumes that this server has replicas of."""
+
+    def __init__(self, state: ServerState, peers: Peers) -> None:
+        self._state = state
+        self._peers = peers
+        self._locks: dict[int, trio.Lock] = {}
+        self.to_follow: Callable[[int, Node], None] = lambda group, node: None
+        """Told of children that are not the same everywhere yet: made as shells, or of different versions."""
+
+    async def resolve(self, group: int, node: Node) -> None:
+        """Make all reachable replicas of an object equal.
+
+        Raises CodaError: EINCONS (a conflict, marked at all), VNOVNODE (there is no such object), EWOULDBLOCK
+        (changed too often meanwhile), ETIMEDOUT (whoever has its contents is not reachable).
+        """
+        async with self._locks.setdefault(group, trio.Lock()):
+            for attempt in range(ROUNDS):
+                try:
+                    return await _Resolution(self, group, self.members(group), self._slot(group)).run(node)
+                except BadPacket as error:
+                    raise CodaError(Code.VSALVAGE, f"{node} is damaged: {error}") from error
+                except CodaError as error:
+                    if error.code not in (Code.EAGAIN, Code.ETIMEDOUT, Code.EWOULDBLOCK):
+                        raise
+                    log.debug("resolution of %s in %x starts again: %s", node, group, error)
+                await trio.sleep(0.02 * attempt)
+        raise CodaError(Code.EWOULDBLOCK, "the object was changed again and again")
+
+    def members(self, group: int) -> list[Member]:
+        """Return the replicas that can be reached, ours included, in the order of slots."""
+        location = self._state.store.locations.find(group)
+        volume = self._state.store.volumes.find(group)
+        if location is None or volume is None or volume.filling not in (0, JOINING):
+            raise CodaError(Code.VNOVOL)
+        found: list[Member] = []
+        for place in location.replicas:
+            if place.server == self._state.store.number:
+                found.append(OurMember(place, LocalReplica(self._state, volume), self._peers, group))
+            elif self._peers.up(place.server):
+                found.append(OtherMember(place, self._peers, group))
+        return found
+
+    def is_complete(self, group: int, members: Sequence[Member]) -> bool:
+        """Whether these are all replicas."""
+        location = self._state.store.locations.find(group)
+        return location is not None and len(location.replicas) == len(members)
+
+    def _slot(self, group: int) -> int:
+        volume = self._state.store.volumes.find(group)
+        assert volume is not None
+        return volume.slot
+
+
+class _Resolution:
+    """One attempt."""
+
+    def __init__(self, resolver: Resolver, group: int, members: list[Member], slot: int) -> None:
+        self._resolver = resolver
+        self._group = group
+        self._members = members
+        self._slot = slot
+        self._views = {member.place.slot: ReplicaViews(member.place.slot) for member in members}
+
+    async def run(self, node: Node) -> None:
+        await self._look((), (node,))
+        if node[0] & 1:
+            await self._resolve_directories(node, {node})
+        else:
+            await self._resolve_leaf(node)
+
+    # looking
+
+    async def _look(self, directories: Sequence[Node], objects: Sequence[Node]) -> None:
+        """Ask every member; one that cannot be reached is no member any more."""
+        found: dict[int, object] = {}
+
+        async def ask(member: Member) -> None:
+            try:
+                found[member.place.slot] = await member.look(directories, objects)
+            except CodaError as error:
+                if error.code not in (Code.ETIMEDOUT, Code.VNOVOL):
+                    raise
+                log.debug("server %d is left out: %s", member.place.server, error)
+
+        await _all(self._members, ask)
+        self._members = [member for member in self._members if member.place.slot in found]
+        for slot in set(self._views) - set(found):
+            del self._views[slot]
+        for slot, views in found.items():
+            self._views[slot].add(tuple(directories), tuple(objects), views)  # type: ignore[arg-type]  # a Views
+
+    def _rows(self, node: Node) -> dict[int, ObjectView]:
+        return {
+            slot: row for slot, view in self._views.items() if (row := view.objects.get(node)) is not None
+        }
+
+    # directories
+
+    async def _resolve_directories(self, start: Node, tied: set[Node]) -> None:
+        await self._look(sorted(tied), ())
+        if any(row.vv.inconsistent for row in self._rows(start).values()):
+            await self._settle_marked(start)
+            return
+        views = list(self._views.values())
+        while isinstance(merged := merge(views, tied, self._slot), Lacking):
+            tied |= merged.directories
+            if len(tied) > MAX_TIED:
+                log.warning("%d directories are tied together by renames; left as they are", len(tied))
+                raise CodaError(Code.EINCONS)
+            await self._look(sorted(merged.directories), sorted(merged.objects))
+            views = list(self._views.values())
+        await self._install(merged)
+        if start in merged.conflicts:
+            raise CodaError(Code.EINCONS)
+        if not self._rows(start) or start in merged.dead:
+            raise CodaError(Code.VNOVNODE)
+        if start not in merged.directories and start[0] & 1:
+            raise CodaError(Code.ETIMEDOUT, "no reachable replica has the contents")
+
+    async def _install(self, merged: Merged) -> None:
+        views = list(self._views.values())
+        plans = {view.slot: plan(view, merged, views) for view in views}
+        if all(one.is_empty for one in plans.values()):
+            await self._forget(merged)
+            return
+        await self._execute(plans)
+        for node in merged.conflicts:
+            log.warning("volume %x: the replicas of %s cannot be merged: a conflict", self._group, node)
+        for node in set(merged.children) - set(merged.directories):
+            if len({row.vv if (row := view.objects.get(node)) is not None else None for view in views}) > 1:
+                self._resolver.to_follow(self._group, node)
+        await self._forget(merged)
+
+    async def _execute(self, plans: dict[int, Plan]) -> None:
+        """Have every member do its part, this server first."""
+
+        async def install(member: Member) -> None:
+            if not plans[member.place.slot].is_empty:
+                await member.install(plans[member.place.slot])
+
+        ours = [member for member in self._members if member.place.slot == self._slot]
+        others = [member for member in self._members if member.place.slot != self._slot]
+        await _all(ours, install)
+        await _all(others, install)
+
+    async def _forget(self, merged: Merged) -> None:
+        """If that were all replicas, nobody needs the tombs any more."""
+        if merged.conflicts or not self._resolver.is_complete(self._group, self._members):
+            return
+        settled = [(node, one.vv) for node, one in merged.directories.items() if one.tombs][:MAX_SETTLED]
+        if settled:
+            await _all(self._members, lambda member: member.forget(settled))
+
+    async def _settle_marked(self, node: Node) -> None:
+        """A directory in conflict: usable again if its replicas have been made equal, else marked at all."""
+        rows = self._rows(node)
+        views = [view.directories[node] for view in self._views.values()]
+        repaired = settle_repaired(node, views) if len(rows) == len(views) else None
+        if repaired is not None:
+            await self._install(Merged(directories={node: repaired}))
+            return
+        await self._mark(node, rows)
+        raise CodaError(Code.EINCONS)
+
+    async def _mark(self, node: Node, rows: dict[int, ObjectView]) -> None:
+        top = maximum(row.vv for row in rows.values())
+        plans = {slot: Plan() for slot in self._views}
+        for slot, row in rows.items():
+            marked = mark(row, top)
+            if marked.vv != row.vv:
+                guard = Guard(node=node, rows=(row.vv,))
+                plans[slot] = Plan(guards=(guard,), objects=(Change(row=marked),))
+        if not all(one.is_empty for one in plans.values()):
+            log.warning("volume %x: the replicas of %s differ: a conflict", self._group, node)
+        await self._execute(plans)
+
+    # files and symbolic links
+
+    async def _resolve_leaf(self, node: Node) -> None:
+        rows = self._rows(node)
+        if not rows:
+            raise CodaError(Code.VNOVNODE)
+        places = {(row.parent, row.links) for row in rows.values()}
+        if len(rows) < len(self._members) or len(places) > 1:
+            await self._resolve_directories(min(row.parent for row in rows.values()), await self._homes(node))
+            self._views = {member.place.slot: ReplicaViews(member.place.slot) for member in self._members}
+            await self._look((), (node,))
+            rows = self._rows(node)
+            if not rows:
+                raise CodaError(Code.VNOVNODE)
+        if all(row.is_shell for row in rows.values()):
+            raise CodaError(Code.ETIMEDOUT, "no reachable replica has the contents")
+        best = _best(list(rows.values()))
+        if best is None:
+            await self._mark(node, rows)
+            raise CodaError(Code.EINCONS)
+        await self._spread(best, rows)
+
+    async def _homes(self, node: Node) -> set[Node]:
+        return {row.parent for row in self._rows(node).values() if row.parent != NOWHERE}
+
+    async def _spread(self, best: ObjectView, rows: dict[int, ObjectView]) -> None:
+        """Give every member the contents or, where it has them, the version."""
+        whole = {slot: row for slot, row in rows.items() if not row.is_shell}
+        sources = [slot for slot, row in whole.items() if row.vv.store_id == best.vv.store_id]
+        source = next(member for member in self._members if member.place.slot == sources[0])
+        version = rows[sources[0]].vv
+
+        async def spread(member: Member) -> None:
+            row = rows[member.place.slot]
+            guard = Guard(node=best.node, rows=(row.vv,))
+            if row.vv == best.vv and not row.is_shell:
+                return
+            if member.place.slot in sources:
+                changed = Change(row=dataclasses.replace(row, vv=best.vv))
+                await member.install(Plan(guards=(guard,), objects=(changed,)))
+            else:
+                await member.take(guard, best, source.place.server, version)
+
+        await _all([member for member in self._members if member.place.slot not in sources], spread)
+        await _all([member for member in self._members if member.place.slot in sources], spread)
+
+
+def _best(rows: list[ObjectView]) -> ObjectView | None:
+    """Return the replica that all others shall be like, with the version that they get; None: a conflict.
+
+    A mark goes away only by a version above all (a repair), or if nothing differs at all.
+    """
+    whole = [row for row in rows if not row.is_shell]
+    top = maximum(row.vv for row in rows)
+    marked = any(row.vv.inconsistent for row in rows)
+    for row in whole:
+        others = [other for other in whole if not same_contents(row, other)]
+        newer = all(row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES for other in others)
+        if marked and row.vv.inconsistent and (others or len(whole) < len(rows)):
+            continue
+        if newer:
+            same = [other for other in whole if other not in others and not other.vv.inconsistent] or [row]
+            base = min(same, key=lambda other: other.vv.store_id)
+            return dataclasses.replace(base, vv=VersionVector(top.versions, base.vv.store_id))
+    return None
+
+
+def same_contents(one: ObjectView, other: ObjectView) -> bool:
+    """Whether two replicas are the same but for their counters: by their last update, or by all they hold."""
+    if one.vv.store_id == other.vv.store_id:
+        return True
+    if one.is_shell or other.is_shell:
+        return False
+    status = [(row.type, row.length, row.mode, row.owner, row.target) for row in (one, other)]
+    known = one.type is ObjectType.SYMLINK or not one.length or (one.sha and one.sha == other.sha)
+    return status[0] == status[1] and bool(known)
+
+
+async def _all(members: Sequence[Member], do: Callable[[Member], Awaitable[None]]) -> None:
+    """Do something at all members at once; the first CodaError is raised when all have ended."""
+    failures: list[CodaError] = []
+
+    async def one(member: Member) -> None:
+        try:
+            await do(member)
+        except CodaError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for member in members:
+            nursery.start_soon(one, member)
+    if failures:
+        raise failures[0]
