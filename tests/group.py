@@ -7,8 +7,8 @@
         await servers.settled()  # background work is done
         servers.assert_equal()
 
-`servers.stop(2)`, `start(2)`, `lose_disk(2)`, `net.partition(address(1), address(2))`, `heal()`. A whole cache
-manager gets in through `servers.realms_line`, as a line of its realms file.
+`servers.stop(2)`, `start(2)`, `lose_disk(2)`, `net.partition(address(1), address(2))`, `heal()`. A whole
+cache manager gets in through `servers.realms_line`, as a line of its realms file.
 """
 
 from __future__ import annotations
