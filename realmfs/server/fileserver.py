@@ -158,7 +158,7 @@ class FileServer:
     def _open_doors(self) -> None:
         """Take clients, from the moment on when there is a realm here: before, it is as being down."""
         if not self._is_open and self.state.store.knows_realm:
-            self._endpoint.serve(FILE_SUBSYSTEM, self)
+            self.endpoint.serve(FILE_SUBSYSTEM, self)
             self._is_open = True
 
     async def _watch(self) -> None:
