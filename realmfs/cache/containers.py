@@ -143,6 +143,15 @@ class Containers:
         self._open[number] = container
         return container
 
+    def is_whole(self, number: int) -> bool:
+        """Tell whether a container that has a row is complete, without opening its file."""
+        if known := self._open.get(number):
+            return known.whole
+        return (
+            self._database.row("SELECT 1 FROM container WHERE id = ? AND present IS NULL", (number,))
+            is not None
+        )
+
     def forget(self, container: Container) -> None:
         """Called by a container whose last user has left: its row counts for it again."""
         del self._open[container.id]

@@ -113,13 +113,16 @@ class HoardTable:
 
     # -- profiles ------------------------------------------------------------------------------------------
 
-    def enabled(self) -> dict[str, int]:
-        """Return the enabled profiles, and who enabled each."""
-        return dict(self._database.rows("SELECT name, uid FROM hoard_profile ORDER BY name"))
+    def enabled(self) -> dict[str, tuple[int, bytes]]:
+        """Return the enabled profiles: who enabled each, and the digest of the text its entries are from."""
+        rows = self._database.rows("SELECT name, uid, digest FROM hoard_profile ORDER BY name")
+        return {name: (uid, digest) for name, uid, digest in rows}
 
-    def enable(self, name: str, uid: int) -> None:
-        """Note that a profile is enabled. Inside a transaction."""
-        self._database.write("INSERT OR REPLACE INTO hoard_profile (name, uid) VALUES (?, ?)", (name, uid))
+    def enable(self, name: str, uid: int, digest: bytes = b"") -> None:
+        """Note that a profile is enabled, and its text taken in. Inside a transaction."""
+        self._database.write(
+            "INSERT OR REPLACE INTO hoard_profile (name, uid, digest) VALUES (?, ?, ?)", (name, uid, digest)
+        )
 
     def disable(self, name: str) -> None:
         """Note that a profile is disabled; its entries go. Inside a transaction."""

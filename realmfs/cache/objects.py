@@ -218,6 +218,18 @@ class Objects:
             if rights.pop(uid, None) is not None:
                 self.update(number, rights=rights)
 
+    def raise_hoard(self, number: int, hoard: int, uid: int) -> None:
+        """See to it that an object has at least this hoard priority. Nothing if it is not cached."""
+        self._database.write(
+            "UPDATE object SET hoard = ?1, hoard_uid = ?2 WHERE number = ?3 AND hoard < ?1",
+            (hoard, uid, number),
+        )
+
+    def hoard_after(self, number: int, limit: int) -> list[tuple[int, int]]:
+        """Return number and hoard priority of the next objects in order of number."""
+        query = "SELECT number, hoard FROM object WHERE number > ? ORDER BY number LIMIT ?"
+        return [(found, hoard) for found, hoard in self._database.rows(query, (number, limit))]
+
     def attach(self, number: int, container: Container | None) -> None:
         """Give an object its contents, writing the container's row, or take them away.
 

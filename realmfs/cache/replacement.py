@@ -119,6 +119,8 @@ class Replacement:
 
         Pause as you like in between.
         """
+        with self._database.transaction():
+            self._objects.flush_ticks()
         return self._victims(_DATA, below, busy)
 
     def fits(self, *, size: int = 0, objects: int = 0, priority: int = STANDARD) -> bool:

@@ -154,4 +154,10 @@ CREATE TABLE hoard_profile (         -- profiles that are enabled
 ) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (BASE, HOARD)
+PROFILES = """
+-- SHA-256 of the profile's text when its entries were made: a text that has not changed is not read again,
+-- so that its entries may follow what they name when it is renamed.
+ALTER TABLE hoard_profile ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES)

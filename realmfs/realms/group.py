@@ -12,7 +12,7 @@ from math import inf
 
 import trio
 
-from realmfs.realms import reading, repairing, updating, volumecalls
+from realmfs.realms import reading, repairing, single, updating, volumecalls
 from realmfs.realms.context import Context
 from realmfs.realms.core import Core
 from realmfs.realms.fetching import Transfer
@@ -21,7 +21,7 @@ from realmfs.realms.server import Server, State
 from realmfs.realms.types import AccessListAnswer, Attributes, Reintegrated, SinkAt, Stamps
 from realmfs.realms.volume import Replica
 from realmfs.realms.volumecalls import VolumeState
-from realmfs.rpc2.transfer import Source
+from realmfs.rpc2.transfer import Sink, Source
 from realmfs.vice.errors import Code
 from realmfs.vice.types import Fid, FidRange, ObjectType, Status, StoreId, VersionVector, VolumeStatus
 
@@ -118,6 +118,16 @@ class Group:
         """
         transfer = Transfer(self.core, fid, user, sink_at, self.core.patience(patience), vv, length)
         return await transfer.run(offset, count, ask_all)
+
+    def sources(self) -> Sequence[Replica]:
+        """Return the servers worth fetching small objects from. Raises CodaError ETIMEDOUT if none is up."""
+        return single.sources(self.core)
+
+    async def fetch_one(
+        self, replica: Replica, fid: Fid, user: int, sink: Sink, *, patience: float | None = None
+    ) -> Status:
+        """Fetch a small object from one server; not to be used before `validate` has found it current."""
+        return await single.fetch_one(self.core, replica, fid, user, sink, self.core.patience(patience))
 
     async def get_acl(self, fid: Fid, user: int, *, patience: float | None = None) -> AccessListAnswer:
         """Ask for a directory's access list as text."""

@@ -238,6 +238,50 @@ class Replaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HoardWalk(Event):
+    """A part of a hoard walk begins or has ended: `BeginStatusWalk`, `EndDataWalk`..., with its figures."""
+
+    kind: ClassVar[str] = "cache"
+    part: str
+    figures: str
+
+    def text(self) -> str:
+        """`BeginStatusWalk [120] [3, 1, 0, 0] [2]`."""
+        return f"{self.part} {self.figures}"
+
+
+@dataclass(frozen=True, slots=True)
+class HoardProgress(Event):
+    """How far a hoard walk is; sizes in bytes, `eta` in seconds if one can tell."""
+
+    kind: ClassVar[str] = "progress"
+    phase: str
+    percent: int
+    files: int
+    bytes: int
+    files_left: int = 0
+    bytes_left: int = 0
+    eta: float | None = None
+
+    def text(self) -> str:
+        """`hoarding 40%`."""
+        return f"hoarding {self.percent}%"
+
+
+@dataclass(frozen=True, slots=True)
+class HoardFetched(Event):
+    """An object has come on a hoard walk."""
+
+    kind: ClassVar[str] = "hoard"
+    path: str
+    size: int
+
+    def text(self) -> str:
+        """`hoarded path [blocks]`."""
+        return f"hoarded {self.path} [{(self.size + 1023) // 1024}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting(Event):
     """The changes of a volume wait for something a person can give."""
 
@@ -346,6 +390,11 @@ class EventStream:
         """Give the event to all who watch."""
         for watcher in self._watchers:
             watcher.offer(event)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches: else an event need not even be made."""
+        return bool(self._watchers)
 
     @contextmanager
     def watch(self, limit: int = 1000) -> Iterator[Watcher]:

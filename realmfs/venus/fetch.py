@@ -193,6 +193,16 @@ class Fetcher:
             content.resize(node.status.length)  # the fetch began before the length was known
         return content
 
+    async def fill(self, node: Node, uid: int) -> None:
+        """Bring the contents of a file or link whose status is known: the work of somebody else's flight."""
+        if node.type is not ObjectType.FILE:
+            await self._fetch_whole(node, uid)
+            return
+        await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
+        content = self._container(node, 0).share()
+        content.filling = True
+        await self._fetch_file(node, uid, content, None)
+
     def start(self, node: Node, uid: int, limit: int | None = None) -> Flight:
         """Begin to fetch a file's contents without waiting, unless that is going on."""
         flights, key = self._core.flights, ("data", node.ino)

@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from realmfs.venus.errand import waited_for
 from realmfs.vice.errors import CodaError, Code
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Flights:
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
         self._flying: dict[Hashable, Flight] = {}
+        self.wanted = 0
+        """How many wait for any of it who are not on an errand (errand.py)."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry the work until cancelled."""
@@ -48,7 +51,7 @@ class Flights:
 
     async def land(self, flight: "Flight") -> Any:
         """Wait for work that was started; return or raise what it did."""
-        await flight.landed.wait()
+        await self._landed(flight)
         if flight.error is not None:
             # Each waiter raises an error object of its own: a shared one would collect their tracebacks.
             raise CodaError(flight.error.number, flight.error.text) from None
@@ -58,7 +61,17 @@ class Flights:
         """Wait until the work of that key, if any is going on, has ended; how it ended is not told."""
         flight = self._flying.get(key)
         if flight is not None:
+            await self._landed(flight)
+
+    async def _landed(self, flight: "Flight") -> None:
+        wanted = waited_for()
+        if wanted and flight.hurry is not None:
+            flight.hurry()
+        self.wanted += wanted
+        try:
             await flight.landed.wait()
+        finally:
+            self.wanted -= wanted
 
     def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> "Flight":
         """Begin the work of that key without waiting; if it is under way already, leave it."""
@@ -89,9 +102,11 @@ class Flights:
 class Flight:
     """Work under way."""
 
-    __slots__ = ("error", "landed", "value")
+    __slots__ = ("error", "hurry", "landed", "value")
 
     def __init__(self) -> None:
         self.landed = trio.Event()
+        self.hurry: Callable[[], None] | None = None
+        """Called when somebody begins to wait for what was begun on an errand."""
         self.value: Any = None
         self.error: CodaError | None = CodaError(Code.ETIMEDOUT, "abandoned")

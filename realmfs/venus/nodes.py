@@ -81,6 +81,10 @@ class Nodes:
             if node is not None:
                 yield node
 
+    def cached(self, number: int) -> Node | None:
+        """Return the node of a cached object; None if it is not cached (any more)."""
+        return self._by_number.get(number) or self._from_row(number)
+
     def _from_row(self, number: int) -> Node | None:
         row = self._cache.objects.load(number)
         if row is None:

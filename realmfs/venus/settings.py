@@ -55,3 +55,4 @@ class VenusSettings:
     open_store_age: float = 60.0
     send_age: float = 0.0
     send_time: float = 5.0
+    hoard_interval: float = 600.0

@@ -39,6 +39,7 @@ from realmfs.venus.face import Attr, Caller, Changes, Entry, KernelNotifier, Ope
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.fids import Fids
 from realmfs.venus.files import Files
+from realmfs.venus.hoard import Hoard
 from realmfs.venus.listing import AT_ONCE, Listings
 from realmfs.venus.logins import Logins
 from realmfs.venus.making import CreateFile, MakeDirectory, MakeLink, MakeObject, MakeSymlink
@@ -118,6 +119,7 @@ class Venus:
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
         self.xattrs = ExtendedAttributes(core, self.rights, self.acls)
+        self.hoard = Hoard(core, self.validator, self.fetcher, self.resolver, self.rights)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.logged
@@ -144,6 +146,7 @@ class Venus:
             await nursery.start(self.cache.run)
             await nursery.start(self.reintegrator.run)
             nursery.start_soon(self._trim)
+            nursery.start_soon(self.hoard.run)
             nursery.start_soon(self.logins.run)
             task_status.started()
 
@@ -170,6 +173,7 @@ class Venus:
         for volume in self.core.volumes.of_server(server):
             node = volume.nodes.get(fid[1:]) if volume.has_id(fid.volume) else None
             if node is not None:
+                self.hoard.signal(node.ino)
                 node.breaks += 1
                 node.doubted |= node.rights.keys()  # its access list may be another now
                 if not node.valid:
@@ -185,6 +189,7 @@ class Venus:
                     self.core.kernel_forget(node)
             self.reintegrator.wake(volume)
             self._look(volume)
+        self.hoard.server_up()
 
     def server_down(self, server: Server) -> None:
         """What the others promised stands; without others, what is cached is all there is."""
@@ -330,7 +335,9 @@ class Venus:
         node = self.core.nodes.by_number(ino)
         if self.fetcher.present(node) is None and node is not self.core.top:
             self.programs.check(caller)
-        return await self.listings.open(caller, node)
+        handle = await self.listings.open(caller, node)
+        self.hoard.learner.opened(caller, node)
+        return handle
 
     @bounded
     async def readdir(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
@@ -355,6 +362,7 @@ class Venus:
         if node.container is None and node.content is None:
             self.programs.check(caller)
         opened = await self.files.open(caller, node, flags)
+        self.hoard.learner.opened(caller, node)
         self.readahead.opened(node, caller.uid)
         return opened
 

@@ -74,7 +74,7 @@ def test_a_profile_goes_as_a_whole(world: World) -> None:
         hoard.enable("work", 1000)
     entry(world, b"a", profile="work")
     entry(world, b"b", profile="work")
-    assert hoard.enabled() == {"work": 1000}
+    assert hoard.enabled() == {"work": (1000, b"")}
     with world.cache.transaction():
         hoard.disable("work")
     assert hoard.enabled() == {}
