@@ -50,6 +50,7 @@ from realmfs.venus.programs import QuietPrograms
 from realmfs.venus.readahead import ReadAhead
 from realmfs.venus.reintegrate import Reintegrator
 from realmfs.venus.removing import RemoveName, RenameName
+from realmfs.venus.repairs import Repairer
 from realmfs.venus.resolve import Resolver
 from realmfs.venus.settings import VenusSettings
 from realmfs.venus.settle import Settler
@@ -114,7 +115,9 @@ class Venus:
         self.readahead = ReadAhead(core, self.validator, self.fetcher)
         self.reintegrator = Reintegrator(core, self.fids, Committer(core, self.validator))
         self.discarder = Discarder(core, self.fetcher)
-        self.settler = Settler(self.tools, self.discarder, Copies(self.tools, self.files))
+        copies = Copies(self.tools, self.files)
+        self.settler = Settler(self.tools, self.discarder, copies)
+        self.repairer = Repairer(self.tools, self.versions, copies)
         self.states = States(core.events)
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
