@@ -22,6 +22,7 @@ import trio
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
+from realmfs.control.conflicts import Conflicts
 from realmfs.control.connectivity import Connectivity
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.logins import Logins
@@ -121,6 +122,7 @@ class Daemon:
                     venus.events,
                     shared=settings.allow_other,
                     methods=Connectivity(realms, lambda: cache.log.count).methods(),
+                    topics=[Conflicts(venus, settings.state_dir).methods],
                 )
                 await above.start(control.run)
                 above.start_soon(network.watch, realms.network_changed)

@@ -1,6 +1,8 @@
 """`realmfs changes`."""
 
+import os
 import time
+from pathlib import Path
 
 import click
 
@@ -49,3 +51,66 @@ def show(client: Client, volume: str | None, as_json: bool) -> None:
     ]
     head = ("VOLUME", "AGE", "USER", "CHANGE", "SIZE", "STATE", "PATH")
     print_table(head, rows, "No change waits: everything has reached the servers.")
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(path_type=Path, exists=False))
+@click.option("--volume", help="Only those of one volume, NAME@REALM.")
+@json_option
+@with_daemon
+def export(client: Client, file: Path, volume: str | None, as_json: bool) -> None:
+    """Copy them to the new FILE, a tar archive with all contents. They go on waiting."""
+    result = client.call("changes.export", file=os.path.abspath(file), volume=volume)
+    if as_json:
+        print_json(result)
+    elif result["file"] is None:
+        click.echo("No change waits: no file was written.", err=True)
+    else:
+        click.echo(f"{result['changes']} changes, {size(result['bytes'])} in {result['file']}")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@json_option
+@with_daemon
+def import_changes(client: Client, file: Path, as_json: bool) -> None:
+    """Make the changes in FILE again, as they were exported. Exits 1 if some cannot be made."""
+    result = client.call("changes.import", file=os.path.abspath(file))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{result['done']} changes were made again")
+        for text in result["failed"]:
+            click.echo(f"Error: {printable(text)}", err=True)
+    if result["failed"]:
+        raise click.exceptions.Exit(1)
+
+
+@command.command("discard")
+@click.argument("numbers", metavar="[NUMBER]...", nargs=-1, type=int)
+@click.option("--volume", help="All of one volume, NAME@REALM.")
+@click.option("--all", "every", is_flag=True, help="All changes there are.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@with_daemon
+def discard(
+    client: Client, numbers: tuple[int, ...], volume: str | None, every: bool, yes: bool, as_json: bool
+) -> None:
+    """Give changes up: those of these NUMBERs (see `list --json`) with all that rests on them, or all.
+
+    What is given up is kept in a file, from which `import` can make it again.
+    """
+    if bool(numbers) + (volume is not None) + every != 1:
+        raise click.UsageError("say NUMBERs, --volume or --all")
+    if not yes:
+        click.confirm("Give these changes up?", abort=True)
+    results = [client.call("changes.discard", sequence=number) for number in numbers]
+    if not numbers:
+        results = [client.call("changes.discard", volume=volume)]
+    if as_json:
+        print_json(results)
+        return
+    for result in results:
+        click.echo(f"{result['changes']} changes were given up")
+        if result["file"]:
+            click.echo(f"  kept in {result['file']} (realmfs changes import takes it)")

@@ -36,6 +36,7 @@ COMMANDS = {
     "changes": "Show the changes that wait to be sent.",
     "disconnect": "Go off line by hand, in a realm or everywhere.",
     "reconnect": "Be on line again.",
+    "conflicts": "Show and settle conflicts.",
     "events": "Watch what the daemon does.",
     "tui": "Browse, hoard, and watch what waits, in the terminal.",
     "serve": "Serve an embedded realm.",

@@ -57,9 +57,8 @@ class ControlError(Exception):
     @classmethod
     def of_errno(cls, number: int, text: str) -> "ControlError":
         """Return the failure of a file operation."""
-        return cls(
-            FAILED, text, number=number, kind=Kind.UNREACHABLE if number in _UNREACHABLE else Kind.FAILED
-        )
+        kind = Kind.UNREACHABLE if number in _UNREACHABLE else Kind.FAILED
+        return cls(FAILED, text, number=number, kind=Kind.CONFLICT if number == errno.EUCLEAN else kind)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-RPC's error object."""

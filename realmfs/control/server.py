@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from realmfs.control.protocol import (
     line_of,
     parse_request,
 )
-from realmfs.control.service import Facts, Logins, Method, Session
+from realmfs.control.service import Facts, Logins, Method, Session, Topic
 from realmfs.venus.face import Caller, FileSystem
 from realmfs.vice.errors import CodaError
 
@@ -77,6 +77,7 @@ class ControlServer:
         *,
         shared: bool = False,
         methods: Mapping[str, Method] = MappingProxyType({}),
+        topics: Sequence[Topic] = (),
     ) -> None:
         """`shared`: any local user may connect, else the owner and root. `methods`: further ones, by name."""
         self._path = path
@@ -86,6 +87,7 @@ class ControlServer:
         self._events = events
         self._shared = shared
         self._methods = methods
+        self._topics = topics
         self._count = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -139,7 +141,7 @@ class ControlServer:
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
             caller = Caller(uid, gid, pid, kernel=False)
-            session = Session(self._files, self._facts, self._logins, caller, self._methods)
+            session = Session(self._files, self._facts, self._logins, caller, self._methods, self._topics)
             await Conversation(stream, session, self._events).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket went away")

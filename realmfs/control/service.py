@@ -58,6 +58,10 @@ class Method:
     then: Callable[[Any], None] | None = None
 
 
+Topic = Callable[[Caller], Mapping[str, Method]]
+"""The methods about one topic, for one caller."""
+
+
 class Session:
     """The methods of one connection."""
 
@@ -68,8 +72,12 @@ class Session:
         logins: Logins,
         caller: Caller,
         methods: Mapping[str, Method] = MappingProxyType({}),
+        topics: Sequence[Topic] = (),
     ) -> None:
-        """Serve `caller`, as the kernel named him when he connected; `methods` are further ones."""
+        """Serve `caller`, as the kernel named him when he connected.
+
+        `methods` are further ones; each of the `topics` adds those it has for him.
+        """
         self._facts = facts
         self._logins = logins
         self._caller = caller
@@ -77,6 +85,8 @@ class Session:
         self._acls = Acls(files, caller)
         self.methods = self._file_methods() | self._daemon_methods() | self._login_methods()
         self.methods |= methods
+        for topic in topics:
+            self.methods |= topic(caller)
 
     async def call(self, request: Request) -> tuple[Any, Callable[[], None] | None]:
         """Carry out one request; returns its result, and what to do once it has been sent.

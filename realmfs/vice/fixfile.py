@@ -7,8 +7,9 @@
         setacl   alice rlidwk
 
 One command a line; blanks separate, empty lines are ignored. Numbers are hexadecimal, an owner's id
-decimal, a mode octal. In names a byte may be `%xx` and a blank `+`; blanks, `%` and `+` must be, and names may stand in
-double quotes. A replica is given by its server's name and its own volume id, of which the id counts.
+decimal, a mode octal. In names a byte may be `%xx` and a blank `+`; blanks, `%` and `+` must be, and names
+may stand in double quotes. A replica is given by its server's name and its own volume id, of which the id
+counts.
 """
 
 from __future__ import annotations
