@@ -14,12 +14,13 @@ from realmfs.control.protocol import ControlError
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.panes.events import EventsPane
+from realmfs.tui.panes.servers import ServersPane
 from realmfs.tui.starting import Banner, start_daemon
 from realmfs.tui.statusline import StatusLine
 
 STATUS_EVERY = 1.0
 
-PANES: tuple[type[Pane], ...] = (EventsPane,)
+PANES: tuple[type[Pane], ...] = (ServersPane, EventsPane)
 """The panes in the order of the tabs."""
 
 
