@@ -26,6 +26,7 @@ from realmfs.control.conflicts import Conflicts
 from realmfs.control.connectivity import Connectivity
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.logins import Logins
+from realmfs.control.sending import Sending
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
@@ -121,8 +122,9 @@ class Daemon:
                     Logins(realms, cache),
                     venus.events,
                     shared=settings.allow_other,
-                    methods=Connectivity(realms, lambda: cache.log.count).methods(),
                     topics=[Conflicts(venus, settings.state_dir).methods],
+                    methods=Connectivity(realms, lambda: cache.log.count).methods()
+                    | Sending(venus.core, venus.reintegrator).methods(),
                 )
                 await above.start(control.run)
                 above.start_soon(network.watch, realms.network_changed)

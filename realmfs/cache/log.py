@@ -207,6 +207,11 @@ class ModifyLog:
         query = "SELECT time FROM log WHERE volume = ? ORDER BY sequence LIMIT 1"
         return LogSummary(records, size, self._database.value(query, (volume,)) or 0)
 
+    def writeback(self) -> tuple[float, float] | None:
+        """Return the age and the time that `set_writeback` has set."""
+        row = self._database.row("SELECT age, time FROM writeback")
+        return None if row is None else (row[0], row[1])
+
     # -- changing; inside a transaction ------------------------------------------------------------------
 
     def append(
@@ -371,6 +376,14 @@ class ModifyLog:
         """Keep venus' note of a store being sent in fragments."""
         query = "UPDATE log SET handle = ? WHERE volume = ? AND sequence = ?"
         self._database.write(query, (handle, entry.volume, entry.sequence))
+
+    def set_writeback(self, age: float, time: float) -> None:
+        """Keep how long records wait at least, and how long a batch may take."""
+        self._database.write("INSERT OR REPLACE INTO writeback VALUES (1, ?, ?)", (age, time))
+
+    def unblock(self, volume: int) -> None:
+        """Let records that were refused be sent again."""
+        self._database.write("UPDATE log SET state = state & ~2 WHERE volume = ? AND state & 2", (volume,))
 
     def _counted(self, volume: int, records: int, size: int) -> None:
         self._tell(volume, records, size)

@@ -160,4 +160,12 @@ PROFILES = """
 ALTER TABLE hoard_profile ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
 """
 
-STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES)
+WRITEBACK = """
+CREATE TABLE writeback (             -- at most one row: when changes are sent, as a person has set it
+    id          INTEGER PRIMARY KEY CHECK (id = 1),
+    age         REAL NOT NULL,       -- seconds that a record waits at least
+    time        REAL NOT NULL        -- seconds that a batch may take
+);
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
+from realmfs.cli.failure import Exit
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.words import age, printable, size
@@ -29,6 +30,47 @@ def command(client: Client, volume: str | None, as_json: bool) -> None:
 def list_changes(client: Client, volume: str | None, as_json: bool) -> None:
     """List them, the oldest first (the default)."""
     show(client, volume, as_json)
+
+
+@command.command("send")
+@click.option("--volume", help="Only those of one volume, NAME@REALM.")
+@click.option("--retry", is_flag=True, help="Those too that servers have refused before.")
+@click.option(
+    "--within",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Wait at most so long.",
+)
+@json_option
+@with_daemon
+def send(client: Client, volume: str | None, retry: bool, within: float, as_json: bool) -> None:
+    """Send them now, whatever `writeback` says, and wait until they are at the servers.
+
+    If any are left, tells why; the exit status is then 4 without servers, 5 without a login, 6 if servers
+    have refused them, else 1.
+    """
+    left = client.call("changes.send", volume=volume, retry=retry, within=within)
+    if as_json:
+        print_json(left)
+    elif not left:
+        click.echo("Everything has reached the servers")
+    for one in left if not as_json else ():
+        waits = f", waiting for {one['waits_for']}" if one["waits_for"] else ""
+        amount = f"{one['pending']} changes ({size(one['bytes'])})"
+        click.echo(f"{one['volume']}@{one['realm']}: {amount} are left{waits}")
+    if left:
+        worst = {one["waits_for"] for one in left}
+        raise click.exceptions.Exit(next((status for why, status in _STATUS if why in worst), Exit.FAILED))
+
+
+_STATUS = (
+    ("servers", Exit.UNREACHABLE),
+    ("tokens", Exit.UNAUTHENTICATED),
+    ("a decision", Exit.CONFLICT),
+)
+"""What changes wait for, and the exit status that it means."""
 
 
 def show(client: Client, volume: str | None, as_json: bool) -> None:

@@ -192,6 +192,26 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Send:
+    """Send the pending changes of one volume (`volume@realm`), or of all, and wait at most `within` seconds.
+
+    `retry`: those too that servers have refused before.
+    """
+
+    volume: str | None = None
+    retry: bool = False
+    within: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Writeback:
+    """Seconds that changes wait at least, and that a batch may take; None: as it is. Parameter and result."""
+
+    age: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """Log in to a realm; who logs in is the local user who calls."""
 
@@ -430,6 +450,17 @@ class Connection:
     everywhere: bool
     realms: list[str]
     pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Changes of a volume that could not be sent: how many, their bytes, and what they wait for."""
+
+    volume: str
+    realm: str
+    pending: int
+    bytes: int
+    waits_for: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class Sender:
         self._nursery: trio.Nursery | None = None
         self._flight: Flight | None = None
         self.force = False  # send what waits for its age, too
-        self.resting = trio.lowlevel.ParkingLot()  # who waits until nothing more can be done for now
+        self._rests = False  # nothing more can be done for now
+        self._rested = trio.lowlevel.ParkingLot()  # who waits for that
 
     def wake(self, *, urgent: bool = True) -> None:
         """Something changed: look again. Not urgent is a new record, which ends no back-off."""
@@ -131,9 +132,20 @@ class Sender:
                 if await self._step():
                     self._pause = 0.0
                     continue
-                self.resting.unpark_all()
+                if self._wake.is_set():
+                    continue
+                self._rests = True
+                self._rested.unpark_all()
                 with trio.move_on_after(self._pause or float("inf")):
                     await self._wake.wait()
+                self._rests = False
+
+    async def send_all(self) -> None:
+        """Send what waits, whatever its age; returns when it is done or nothing more can go for now."""
+        self.force, self._rests = True, False
+        self.wake()
+        while not self._rests or (self._volume.reachable and (self._uploads or self._backing_off)):
+            await self._rested.park()
 
     async def _step(self) -> bool:
         self._backing_off = False
@@ -513,7 +525,7 @@ class Reintegrator:
         self._committer = committer
         self._senders: dict[int, Sender] = {}
         settings = core.settings
-        self.writeback = Writeback(settings.send_age, settings.send_time)
+        self.writeback = Writeback(*core.cache.log.writeback() or (settings.send_age, settings.send_time))
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -544,6 +556,29 @@ class Reintegrator:
         """Look at all logs: a token has come, or we are on line again."""
         for volume in self._core.volumes:
             self.wake(volume)
+
+    async def send(self, volume: VolumeState, *, retry: bool) -> None:
+        """Send all that waits in a volume whatever its age; returns when it is done or nothing more can go.
+
+        `retry`: what servers have refused, too.
+        """
+        waiting = self._core.cache.log
+        if retry:
+            with self._core.cache.transaction():
+                waiting.unblock(volume.key)
+        self.wake(volume)
+        sender = self._senders.get(volume.key)
+        if sender is not None:
+            await sender.send_all()
+
+    def set_writeback(self, age: float | None, time: float | None) -> Writeback:
+        """Set when records go, from now on and after restarts; return what holds."""
+        holds = self.writeback
+        holds.age, holds.time = holds.age if age is None else age, holds.time if time is None else time
+        with self._core.cache.transaction():
+            self._core.cache.log.set_writeback(holds.age, holds.time)
+        self.wake_all()
+        return holds
 
     def source(self, volume: VolumeState, fid: Fid) -> Source:
         """Return the frozen contents that a server fetches back. Raises CodaError ENOENT."""
