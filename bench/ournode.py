@@ -54,10 +54,10 @@ class NodeMount:
     def _is_mounted(self) -> bool:
         return succeeds(self._rig, OUR_NODE, "mountpoint", "-q", os.fspath(self.point))
 
-    def command(self, *argv: str) -> str:
+    def command(self, *argv: str, stdin: str = "", within: float = 120.0) -> str:
         """Run another realmfs command that talks to this daemon."""
         environment = [f"{key}={value}" for key, value in private_environment(self.files).items()]
-        return self._rig.exec(OUR_NODE, "env", *environment, *realmfs(*argv))
+        return self._rig.exec(OUR_NODE, "env", *environment, *realmfs(*argv), stdin=stdin, within=within)
 
     def stop(self) -> None:
         """End the daemon and see to it that nothing stays mounted. Never raises."""

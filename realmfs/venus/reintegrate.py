@@ -73,7 +73,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 SINGLY = 3  # doubtful outcomes in a row from which on records are sent one by one
 FATAL = 6  # ... and from which on a single record is kept from the servers
-MANY_WAIT_PAUSE = 2.0
+LOOK_COST = (
+    1e-4  # seconds, ten times what one more record costs a look: by so much fruitless looks are spread
+)
+LONGEST_BREATH = 2.0
 UPLOADS = 1  # large stores of a volume brought to the servers at once
 LEAST_BIG = 256 << 10
 
@@ -104,6 +107,7 @@ class Sender:
         self._failures = 0
         self._doubts = 0  # doubtful outcomes in a row
         self._alone = 0  # so many records are sent one by one
+        self._fruitless = 0  # so many records were looked at in vain
         self._unsettled = True  # there may be frozen records
         self._uploads: dict[int, Upload] = {}
         self._nursery: trio.Nursery | None = None
@@ -132,6 +136,8 @@ class Sender:
                 if await self._step():
                     self._pause = 0.0
                     continue
+                # Each new record wakes us; many that wait must not be looked at for each.
+                await trio.sleep(min(self._fruitless * LOOK_COST, LONGEST_BREATH))
                 if self._wake.is_set():
                     continue
                 self._rests = True
@@ -144,7 +150,7 @@ class Sender:
         """Send what waits, whatever its age; returns when it is done or nothing more can go for now."""
         self.force, self._rests = True, False
         self.wake()
-        while not self._rests or (self._volume.reachable and (self._uploads or self._backing_off)):
+        while not self._rests or (self._volume.reachable and (self._uploading or self._backing_off)):
             await self._rested.park()
 
     async def _step(self) -> bool:
@@ -171,6 +177,7 @@ class Sender:
         volume, waiting = self._volume, self._core.cache.log
         head = waiting.entries(volume.key, limit=1)
         self._pause, pause = 0.0, self._pause
+        self._fruitless = 0
         if not head:
             self._nothing_left()
             return False
@@ -204,12 +211,11 @@ class Sender:
 
     def _nothing_now(self, why: Why, entries: Sequence[LogEntry]) -> None:
         self._say(why.value)
-        self.force = False
+        self.force = self.force and why is Why.UPLOAD
         if self._backing_off:
             return
         self._pause = OPEN_FILES_PAUSE if why is Why.OPEN else 0.0
-        if len(entries) > LOOK_AHEAD:  # a new record may go, but not each must cost a look at all the others
-            self._backing_off, self._pause = True, MANY_WAIT_PAUSE
+        self._fruitless = len(entries)
         if why is Why.YOUNG or self._writeback.age:
             oldest = next((entry.time for entry in entries if self._is_young(entry)), None)
             if oldest is not None:
@@ -296,6 +302,10 @@ class Sender:
         return self._core.now() - entry.time < self._core.settings.open_store_age
 
     # -- large stores ----------------------------------------------------------------------------------
+
+    @property
+    def _uploading(self) -> bool:
+        return any(upload.code is None for upload in self._uploads.values())
 
     def _tend_uploads(self) -> None:
         """Take in what became of uploads: done, interrupted, refused, or not wanted any more."""
