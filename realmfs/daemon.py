@@ -147,6 +147,7 @@ class Daemon:
             host_name=socket.gethostname(),
             patience=settings.patience,
             keep_tokens=settings.keep_tokens,
+            tokens_in_keyring=settings.token_store == "keyring",
             channels=settings.channel_policy,
         )
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from realmfs.cache.cache import Cache
 from realmfs.control import messages
 from realmfs.control.protocol import FAILED, ControlError, Kind
+from realmfs.realms.keyring import KeyringError
 from realmfs.realms.login import LoginError, Refusal
 from realmfs.realms.names import fold
 from realmfs.realms.realm import Realm
@@ -51,7 +52,7 @@ class Logins:
         with _explained(f"{params.user}@{params.realm}", params.realm):
             service = await self._realms.login_service(params.realm, params.user, _bytes(params.password))
             token = await service.token()
-            return await self._hold(uid, params.realm, params.user, token)
+            return await self._hold(uid, params.realm, params.user, token, params.keep)
 
     async def change_password(self, uid: int, params: messages.ChangePassword) -> messages.Nothing:
         """Change a password; tokens stay good. Raises ControlError."""
@@ -68,16 +69,35 @@ class Logins:
         except BadPacket as error:
             raise ControlError.of_errno(errno.EINVAL, f"not a token file: {error}") from None
         with _explained("", params.realm):
-            return await self._hold(uid, params.realm, "", token)
+            return await self._hold(uid, params.realm, "", token, params.keep)
 
-    async def _hold(self, uid: int, realm_name: str, user: str, token: Token) -> messages.TokenInfo:
+    async def _hold(
+        self, uid: int, realm_name: str, user: str, token: Token, keep: str
+    ) -> messages.TokenInfo:
+        if keep not in ("", "keyring"):
+            raise ControlError.of_errno(errno.EINVAL, "a login can be kept in the keyring, or as is set")
         realm: Realm = await self._realms.realm(realm_name)
         held = Held(realm.name, uid, user, token)
         if not held.usable:
             raise ControlError.of_errno(errno.EINVAL, "the token has ended already: is the clock right?")
         realm.set_token(uid, token, user)
         log.info("uid %d is logged in to %s as %d", uid, realm.name, token.clear.vice_id)
+        await self._keep(held, asked=keep == "keyring")
         return _info(held, self._waiting())
+
+    async def _keep(self, held: Held, *, asked: bool) -> None:
+        """Keep a token in the keyring if that is wanted. Raises ControlError if the user asked for it now."""
+        tokens = self._realms.tokens
+        if not asked and not tokens.all_in_keyring:
+            tokens.forget_in_keyring(held)  # an earlier one
+            return
+        try:
+            await tokens.keep_in_keyring(held)
+        except KeyringError as error:
+            text = f"logged in to {held.realm}, but the login cannot be kept in a keyring: {error}"
+            if asked:
+                raise ControlError.of_errno(errno.EOPNOTSUPP, text) from None
+            log.warning("%s", text)
 
     async def give(self, uid: int, params: messages.InRealm) -> messages.TokenFile:
         """Hand a user his own token. Raises ControlError."""

@@ -213,11 +213,15 @@ class Writeback:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Log in to a realm; who logs in is the local user who calls."""
+    """Log in to a realm; who logs in is the local user who calls.
+
+    `keep` "keyring": over restarts, in the desktop's keyring; "": as the settings say.
+    """
 
     realm: str
     user: str
     password: str = field(repr=False)
+    keep: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +237,11 @@ class ChangePassword:
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A token in the form of a Coda token file: a parameter and a result."""
+    """A token in the form of a Coda token file: a parameter and a result; `keep` as in `Login`."""
 
     realm: str
     contents: str = field(repr=False)
+    keep: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _token_store(value: Any) -> str:
+    if value not in ("files", "keyring"):
+        raise ValueError("must be files or keyring")
+    return str(value)
+
+
 def _level(value: Any) -> str:
     if value not in _LEVELS:
         raise ValueError(f"must be one of {', '.join(_LEVELS)}")
@@ -122,7 +128,13 @@ KEYS = (
         "ca beside config.toml",
     ),
     Key("allow_other", _flag, "let other users of this machine in, each with his own rights", "false"),
-    Key("keep_tokens", _flag, "keep logins over a restart, in private files of the state directory", "false"),
+    Key("keep_tokens", _flag, "keep logins over a restart", "false"),
+    Key(
+        "token_store",
+        _token_store,
+        "where logins are kept: in private `files` of the state directory, or in the desktop's `keyring`",
+        "files",
+    ),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
     Key("socket", _path, "control socket", "in the platform's runtime directory"),
     Key("log_file", _path, "log", "in the state directory"),
@@ -153,6 +165,7 @@ class Settings:
     ca_dir: Path
     allow_other: bool
     keep_tokens: bool
+    token_store: str
     patience: float
     socket: Path
     log_file: Path
@@ -239,6 +252,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         ca_dir=values.get("ca_dir", paths.config / "ca"),
         allow_other=values.get("allow_other", False),
         keep_tokens=values.get("keep_tokens", False),
+        token_store=values.get("token_store", "files"),
         patience=values.get("patience", 10.0),
         socket=values.get("socket", paths.runtime / "control.sock"),
         log_file=values.get("log_file", state / "realmfs.log"),

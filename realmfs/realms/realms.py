@@ -54,7 +54,7 @@ class Realms:
         self, endpoint: Endpoint, settings: RealmSettings, listener: Listener, state_dir: Path | None = None
     ) -> None:
         directory = None if state_dir is None else state_dir / TOKEN_DIRECTORY
-        tokens = Tokens(directory, keep=settings.keep_tokens)
+        tokens = Tokens(directory, keep=settings.keep_tokens, in_keyring=settings.tokens_in_keyring)
         self._memory = Memory(state_dir)
         presence = Presence(self._memory.off)
         self.context = Context(endpoint, settings, listener, presence=presence, tokens=tokens)
@@ -182,6 +182,7 @@ class Realms:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Probe, deliver second phases, look names up again, save; until cancelled."""
         async with trio.open_nursery() as self.context.nursery:
+            self.context.nursery.start_soon(self.tokens.run_keyring)
             task_status.started()
             try:
                 housekeeping = 0.0

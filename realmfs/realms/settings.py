@@ -58,6 +58,8 @@ class RealmSettings:
     """How often second phases, names and the state on disk are looked at."""
     keep_tokens: bool = False
     """Keep tokens on the disk, so that a restart finds everybody still logged in."""
+    tokens_in_keyring: bool = False
+    """Keep them in the desktop's keyring instead of in files."""
     channels: Callable[[str], ChannelPolicy] = lambda realm: ChannelPolicy()
     """The policy for each realm by its name."""
     negative: float = 180.0

@@ -9,7 +9,8 @@
 All processes of a local user share his token. Tokens are kept in memory. With a directory they are also kept
 in files, so that a start without network still knows who one is: `UID@REALM` in the form of a Coda token
 file, mode 0600 in a directory of mode 0700, removed at logout, refusal and expiry. Without one, files that an
-earlier run left there are removed: who switched keeping off wants no secrets to lie about.
+earlier run left there are removed: who switched keeping off wants no secrets to lie about. In the desktop's
+keyring tokens are kept for who asks for that at his login, or for all instead of files (keyring.py).
 
 A token is a bearer secret until it ends: whoever has it is the user, from anywhere. No `repr` shows one.
 """
@@ -22,12 +23,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from realmfs.realms.keyring import Keyring
 from realmfs.realms.names import is_name
 from realmfs.rpc2.errors import BadPacket
 from realmfs.vice.tokens import FILE_HEADER, Token, format_token_file, parse_token_file
 
 log = logging.getLogger(__name__)
 
+INDEX = "keyring"
 DIRECTORY = "tokens"
 """Below the state directory."""
 MAX_TOKENS = 1024
@@ -81,14 +84,18 @@ class TooManyTokensError(Exception):
 class Tokens:
     """All tokens. `listener` is told of every change, in the middle of things: it must not wait."""
 
-    def __init__(self, directory: Path | None = None, *, keep: bool = False) -> None:
-        """Load what is kept in `directory`; without `keep` remove it."""
+    def __init__(
+        self, directory: Path | None = None, *, keep: bool = False, in_keyring: bool = False
+    ) -> None:
+        """Load what is kept in `directory`; without `keep`, or to keep it `in_keyring`, remove it."""
         self.listener: Callable[[Held, News], None] = lambda held, news: None
+        self.keyring = Keyring(directory / INDEX if directory is not None else None)
         self._held: dict[tuple[str, int], Held] = {}
-        self._directory = directory if keep else None
+        self._directory = directory if keep and not in_keyring else None
+        self.all_in_keyring = keep and in_keyring
         if directory is not None:
             for path in _files(directory):
-                if keep:
+                if self._directory is not None:
                     self._load(path)
                 else:
                     _remove(path)
@@ -119,10 +126,44 @@ class Tokens:
             self.listener(held, news)
         return held
 
+    # the keyring
+
+    async def run_keyring(self) -> None:
+        """Take what the keyring has, and see to it until cancelled."""
+        await self.keyring.run(self._take)
+
+    async def keep_in_keyring(self, held: Held) -> None:
+        """Keep a token in the keyring, and nowhere else. Raises KeyringError."""
+        await self.keyring.keep(_file_name(held.realm, held.uid), _format(held).decode("utf-8", "replace"))
+        if self._directory is not None:
+            _remove(self._directory / _file_name(held.realm, held.uid))
+
+    def forget_in_keyring(self, held: Held) -> None:
+        """Remove what the keyring has of a user, if anything."""
+        self.keyring.forget(_file_name(held.realm, held.uid))
+
+    def _take(self, name: str, secret: str) -> None:
+        """Hold what the keyring had, unless its user has logged in meanwhile."""
+        uid, _, realm = name.partition("@")
+        contents = secret.encode("utf-8", "replace")
+        try:
+            held = Held(realm, int(uid), _user_in(contents), parse_token_file(contents))
+        except (BadPacket, ValueError):
+            log.warning("the keyring's entry %s is no token; it is removed", name)
+            self.keyring.forget(name)
+            return
+        if not held.usable or not is_name(realm):
+            log.info("the token of uid %d in %s has expired", held.uid, realm)
+            self.keyring.forget(name)
+        elif (realm, held.uid) not in self._held:
+            self._held[realm, held.uid] = held
+            self.listener(held, News.TAKEN)
+
     # files
 
     def remove_file(self, held: Held) -> None:
-        """Remove what is kept of a token on the disk: it has ended, or is not wanted any more."""
+        """Remove what is kept of a token outside memory: it has ended, or is not wanted any more."""
+        self.forget_in_keyring(held)
         if self._directory is not None:
             _remove(self._directory / _file_name(held.realm, held.uid))
 

@@ -121,3 +121,36 @@ def test_logins_last_over_a_restart_if_that_is_wanted(home: Home, served: Path) 
         start(home, served, *options)
         assert held(home) == expected
     assert list(kept.iterdir()) == []
+
+
+def test_a_login_is_kept_in_the_keyring_on_request(
+    home: Home, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("keyring")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.keyrings.PlainKeyring")
+    entries = home.top / "entries"
+    monkeypatch.setenv("REALMFS_TEST_KEYRING", str(entries))
+    start(home, served)
+    said = home.run("login", f"ann@{REALM}", "--keep", "keyring", stdin=PASSWORD, status=1)
+    assert "keeps secrets safe" in said
+    assert held(home) == [("ann", "valid")], "logged in all the same"
+    stop(home)
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.keyrings.FileKeyring")
+    start(home, served)
+    assert held(home) == []
+    home.run("login", f"ann@{REALM}", "--keep", "keyring", stdin=PASSWORD)
+    stop(home)
+    start(home, served)
+    limit = time.monotonic() + 10
+    while held(home) != [("ann", "valid")]:
+        assert time.monotonic() < limit
+    home.run("mkdir", f"{REALM}/kept")
+    home.run("logout")
+    while entries.read_text() != "{}":
+        assert time.monotonic() < limit
+
+
+def stop(home: Home) -> None:
+    home.run("unmount")
+    while home.socket.exists():
+        time.sleep(0.02)
