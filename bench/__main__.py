@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from bench import data, machine, plan
+from bench import data, machine, offline, plan
 from bench.embedded import EmbeddedRealm
 from bench.measure import Bench
 from bench.process import StepError
@@ -41,6 +41,9 @@ def main() -> int:
         about = machine.describe(room)
         copy = room / "data"
         data.make(copy, sizes)
+        if options.target == "offline":
+            print(machine.sentence(about), *offline.measure(room), sep="\n")
+            return 0
         if options.target == "rig":
             return _against_reference(options, sizes, runs, limit, room, about)
         subjects: list[Subject] = [EmbeddedRealm(copy, room), LocalDirectory(copy, room), Sshfs(copy, room)]
@@ -111,7 +114,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--target", choices=("embedded", "rig"), default="embedded")
+    parser.add_argument("--target", choices=("embedded", "rig", "offline"), default="embedded")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured here")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, one run")
     parser.add_argument("--runs", type=int, default=0, metavar="N", help="how many runs; the median counts")

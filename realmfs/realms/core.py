@@ -156,8 +156,7 @@ class Core:
             if not isinstance(outcome, Code):
                 return outcome
             if outcome is Code.ESYNRESOLVE and fid is not None and resolves < MAX_RESOLVES and patience.left:
-                resolves += 1
-                await self.make_equal(fid, patience)
+                resolves += await self.make_equal(fid, patience)
             elif outcome in (Code.ERETRY, Code.EWOULDBLOCK) and patience.left > pause:
                 await trio.sleep(pause)
                 pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
@@ -219,14 +218,16 @@ class Core:
         except CodaError as error:
             log.info("%s: resolution in the background: %s", fid, error)
 
-    async def make_equal(self, fid: Fid, patience: Patience) -> None:
+    async def make_equal(self, fid: Fid, patience: Patience) -> bool:
         """Do what may make the replicas of an object equal, so that the group can be asked again.
+
+        Tell whether that was a resolution, of which only so many help.
 
         If an update of ours was under way, or its second phase not delivered, that explains the difference:
         then nothing is resolved yet. Outcomes of Resolve other than that show in the next answers.
         """
         if not self.replicated:
-            return
+            return True
         ours = self.updating.locked() or len(self.cop2) > 0
         try:
             if ours:
@@ -234,10 +235,12 @@ class Core:
                     async with self.updating:
                         pass
                 await self.flush_cop2(patience)
+                await trio.sleep(FIRST_PAUSE)
             else:
                 await self.resolve(fid, patience)
         except CodaError as error:
             log.info("%s: resolution: %s", fid, error)
+        return not ours
 
     async def resolve(self, fid: Fid, patience: Patience) -> None:
         """Let one server make the replicas equal (vice.md §5.3). Raises CodaError: EINCONS is a conflict.

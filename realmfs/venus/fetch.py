@@ -27,6 +27,7 @@ from realmfs.rpc2.transfer import BytesSink
 from realmfs.venus.core import Core
 from realmfs.venus.flights import Flight
 from realmfs.venus.node import Node, Promise
+from realmfs.venus.rounds import Rounds
 from realmfs.venus.validity import Validator
 from realmfs.vice.directory import MAX_PAGES, PAGE, Directory
 from realmfs.vice.errors import CodaError, Code
@@ -54,7 +55,8 @@ class Fetcher:
 
         Raises CodaError as `Validator.status` does.
         """
-        for _ in range(ROUNDS):
+        rounds = Rounds(self._core.settings.patience)
+        while await rounds.another():
             if node.status is not None and not (node.stale and self.present(node) is None):
                 await self._validator.status(node, uid)
             directory = self.present(node)
@@ -88,7 +90,8 @@ class Fetcher:
 
     async def link(self, node: Node, uid: int) -> bytes:
         """Return the text of a symbolic link, valid for `uid`."""
-        for _ in range(ROUNDS):
+        rounds = Rounds(self._core.settings.patience)
+        while await rounds.another():
             await self._validator.status(node, uid)
             if node.link is not None:
                 return node.link

@@ -29,6 +29,7 @@ from realmfs.venus.fids import Fids
 from realmfs.venus.node import Node
 from realmfs.venus.optimise import Past, plan
 from realmfs.venus.resolve import Resolver
+from realmfs.venus.rounds import Rounds
 from realmfs.venus.validity import Validator
 from realmfs.venus.volume import VolumeState
 from realmfs.vice import detours
@@ -37,7 +38,6 @@ from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Remove, RemoveDir
 from realmfs.vice.types import StoreId
 
-ROUNDS = 5
 UNSENT = StoreId(0, 0)  # a record gets its store id when it is frozen for sending
 
 
@@ -77,7 +77,8 @@ class Operation(ABC):
     async def run(self) -> None:
         """Do it. Raises CodaError or OSError (ENOSPC), and then nothing has been changed."""
         core = self.core
-        for _ in range(ROUNDS):
+        rounds = Rounds(core.settings.patience)
+        while await rounds.another():
             await core.authors.turn(self.volume, self.caller)
             await self.prepare()
             await core.room(objects=self.new_objects, records=self.new_records)

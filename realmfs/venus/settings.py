@@ -38,7 +38,7 @@ class VenusSettings:
 
     patience: float = 10.0
     kernel_timeout: float = 4 * 3600.0
-    objects_in_memory: int = 32_768
+    objects_in_memory: int = 20_000
     directories_in_memory: int = 512
     validate_batch: int = 50
     status_ahead: int = 32

@@ -89,7 +89,7 @@ class Validator:
                 with trio.move_on_after(self._time_for_doubt()) as doubt:
                     await self._round(node, uid)
             except CodaError as error:
-                if error.code is Code.ETIMEDOUT:
+                if error.code in (Code.ETIMEDOUT, Code.EWOULDBLOCK):
                     return
                 raise
             if doubt.cancelled_caught:
