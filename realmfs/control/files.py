@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -113,31 +113,43 @@ class Files:
             finally:
                 await self._files.releasedir(handle)
             piece = found[:limit]
-            entries = await self._describe(walk, attr.ino, piece, params.attributes)
+            entries = await self._describe(walk, attr.ino, piece, params)
         # A listing may come in pieces from below as well: only an empty one is the end.
         return messages.Listing(entries, piece[-1].position if piece else None)
 
     async def _describe(
-        self, walk: Walk, parent: int, found: list[Entry], wanted: bool
+        self, walk: Walk, parent: int, found: list[Entry], params: messages.List
     ) -> list[messages.Entry]:
-        """Add the attributes, several at once; an entry whose status cannot be had stays without."""
+        """Add what is wanted, several at once; an entry whose status cannot be had stays without."""
         told = [messages.Entry(os.fsdecode(entry.name), None) for entry in found]
         limit = trio.Semaphore(_AT_ONCE)
 
         async def describe(index: int, entry: Entry) -> None:
             async with limit:
-                try:
-                    attr = entry.attr or await walk.step(parent, entry.name)
-                    target = await self._target(attr)
-                except (CodaError, ControlError):
-                    return
-            told[index] = messages.Entry(told[index].name, attributes(attr), target)
+                attr, target = entry.attr, None
+                with suppress(CodaError, ControlError):
+                    if attr is None and params.attributes:
+                        attr = await walk.step(parent, entry.name)
+                    target = None if attr is None else await self._target(attr)
+                state = hoard = ""
+                if params.states and entry.ino != parent:
+                    state = await self._detail(entry.ino, "state") or ""
+                    hoard = await self._detail(entry.ino, "hoard") or ""
+            kind = await self._kind(entry, attr)
+            known = None if attr is None else attributes(attr)
+            told[index] = messages.Entry(told[index].name, known, target, kind, state, hoard)
 
-        if wanted:
-            async with trio.open_nursery() as nursery:
-                for index, entry in enumerate(found):
-                    nursery.start_soon(describe, index, entry)
+        async with trio.open_nursery() as nursery:
+            for index, entry in enumerate(found):
+                nursery.start_soon(describe, index, entry)
         return told
+
+    async def _kind(self, entry: Entry, attr: Attr | None) -> str:
+        """Return the type; without a status, a fid still tells directories from what is none."""
+        if attr is not None:
+            return _TYPES.get(stat.S_IFMT(attr.mode), "other")
+        fid = await self._detail(entry.ino, "fid")
+        return "directory" if fid is None or int(fid.split(".")[1], 16) % 2 else "file"
 
     async def mkdir(self, params: messages.Make) -> messages.Nothing:
         """Make a directory."""

@@ -23,12 +23,17 @@ class PathOf:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """At most `limit` entries of a directory after `position`; `attributes` may cost a call each."""
+    """At most `limit` entries of a directory after `position`.
+
+    With `attributes` they are asked for where they are not known, which may cost a call each; with `states`
+    it is told, without a call, what of each entry is on this machine.
+    """
 
     path: str
     position: int = 0
     limit: int = 1000
     attributes: bool = True
+    states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,11 +400,18 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A directory entry; `attributes` is None if they were not asked for or cannot be had."""
+    """A directory entry; `attributes` is None if they are not known.
+
+    `kind` is file, directory or link; while there are no attributes, a link is taken for a file. `state` is
+    absent, partial, cached, dirty or conflict, `hoard` its hoard priority; "" if not asked for.
+    """
 
     name: str
     attributes: Attributes | None
     target: str | None = None
+    kind: str = ""
+    state: str = ""
+    hoard: str = ""
 
 
 @dataclass(frozen=True, slots=True)

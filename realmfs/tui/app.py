@@ -13,6 +13,7 @@ from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
+from realmfs.tui.panes.browse import BrowsePane
 from realmfs.tui.panes.events import EventsPane
 from realmfs.tui.panes.servers import ServersPane
 from realmfs.tui.starting import Banner, start_daemon
@@ -20,7 +21,7 @@ from realmfs.tui.statusline import StatusLine
 
 STATUS_EVERY = 1.0
 
-PANES: tuple[type[Pane], ...] = (ServersPane, EventsPane)
+PANES: tuple[type[Pane], ...] = (BrowsePane, ServersPane, EventsPane)
 """The panes in the order of the tabs."""
 
 

@@ -123,3 +123,16 @@ async def test_hostile_numbers_and_names(control: Control) -> None:
     assert "error" in await line.call("path.remove", path="..")
     assert "error" in await line.call("path.remove", path="")
     assert await get(line, os.fsdecode(b"file")) == b"data"
+
+
+async def test_a_listing_can_do_without_asking(control: Control) -> None:
+    line = await control.connect()
+    control.files.unknown_status = True
+    await put(line, "file", b"data")
+    before = control.files.calls["lookup"]
+    (entry,) = (await ok(line, "path.list", path="", attributes=False, states=True))["entries"]
+    assert entry["attributes"] is None
+    assert control.files.calls["lookup"] == before
+    control.files.unknown_status = False
+    (entry,) = (await ok(line, "path.list", path="", attributes=False))["entries"]
+    assert (entry["kind"], entry["attributes"]["size"]) == ("file", 4)

@@ -57,7 +57,7 @@ class EventsPane(Pane):
     def shown(self) -> None:
         """Take the keys."""
         super().shown()
-        self.query_one(RichLog).focus()
+        self.screen.set_focus(self.query_one(RichLog))
 
     def take_events(self, events: Sequence[Event], lost: int) -> None:
         """Append what matches; while paused only keep it."""
@@ -76,13 +76,13 @@ class EventsPane(Pane):
         """Open the filter."""
         field = self.query_one(Input)
         field.display = True
-        field.focus()
+        self.screen.set_focus(field)
 
     def action_leave_filter(self) -> None:
         """Back to the log; an empty filter goes away."""
         field = self.query_one(Input)
         field.display = bool(field.value)
-        self.query_one(RichLog).focus()
+        self.screen.set_focus(self.query_one(RichLog))
 
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter what is there anew."""

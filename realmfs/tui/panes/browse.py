@@ -1,0 +1,261 @@
+"""Browse: the tree of all realms, and beside it what is known of the object under the cursor."""
+
+import asyncio
+import base64
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Input, Static, Tree
+
+from realmfs.control.words import mode, moment, printable, size
+from realmfs.tui.link import Event, Link
+from realmfs.tui.pane import Pane
+from realmfs.tui.tree import LEGEND, Node, Place, TreeOfRealms
+
+PREVIEW = 16 << 10
+SETTLE = 0.15
+"""Seconds the cursor must rest before the details are asked for."""
+
+_DETAILS = (
+    ("fid", "fid"),
+    ("vv", "version"),
+    ("state", "state"),
+    ("valid", "valid"),
+    ("hoard", "hoard"),
+    ("priority", "priority"),
+    ("pending", "pending"),
+    ("conflict", "conflict"),
+    ("rights", "rights"),
+    ("volume", "volume"),
+    ("servers", "servers"),
+    ("mount", "mounted on"),
+)
+
+
+class BrowsePane(Pane):
+    """The tree and the details."""
+
+    key = "browse"
+    title = "Browse"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter"),
+        Binding("f", "fetch", "Fetch"),
+        Binding("x", "drop", "Drop"),
+        Binding("exclamation_mark", "shell", "Shell"),
+        Binding("y", "copy_path", "Copy path"),
+        Binding("h", "cursor_out", "Out", show=False),
+        Binding("l", "cursor_in", "In", show=False),
+        Binding("j", "cursor(1)", "Down", show=False),
+        Binding("k", "cursor(-1)", "Up", show=False),
+        Binding("escape", "leave_filter", "Back", show=False),
+    ]
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._mount_point: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """Put the tree beside the details, the path above both."""
+        yield Static("/coda", id="crumbs", markup=False)
+        yield Input(placeholder="part of a name", id="browse-filter", compact=True)
+        with Horizontal():
+            yield TreeOfRealms(self.link, id="tree")
+            with VerticalScroll(id="details"):
+                yield Static(id="facts", markup=False)
+                yield Static(id="preview", markup=False)
+        yield Static(LEGEND, id="legend", markup=False)
+
+    def on_mount(self) -> None:
+        """Open the root."""
+        super().on_mount()
+        self.query_one("#browse-filter").display = False
+        self.files.root.expand()
+
+    @property
+    def files(self) -> TreeOfRealms:
+        """The tree."""
+        return self.query_one(TreeOfRealms)
+
+    @property
+    def place(self) -> Place:
+        """What is under the cursor."""
+        node = self.files.cursor_node
+        data = None if node is None else node.data
+        return data or Place("", "", "directory")
+
+    def shown(self) -> None:
+        """Take the keys."""
+        super().shown()
+        self.screen.set_focus(self.files)
+
+    async def load(self) -> None:
+        """Ask again for the directory at the cursor, and the root; other directories when they are opened."""
+        self._mount_point = (await self.link.call("daemon.status"))["mount_point"]
+        await self.files.load(self.files.root)
+        node = self.files.cursor_node
+        if node is not None and not node.allow_expand:
+            node = node.parent
+        if node is not None and node.is_expanded and not node.is_root:
+            await self.files.load(node)
+        self._tell()
+
+    def take_events(self, events: Sequence[Event], lost: int) -> None:
+        """Nothing: directories are asked again when opened, or by hand; events would never let it rest."""
+
+    @on(Tree.NodeExpanded)
+    def _opened(self, message: Tree.NodeExpanded[Place]) -> None:
+        self.ask(self._open(message.node))
+
+    async def _open(self, node: Node) -> None:
+        if self.link.up:
+            await self.files.load(node)
+
+    @on(Tree.NodeHighlighted)
+    def _moved(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        place = self.place
+        self.query_one("#crumbs", Static).update(
+            "/coda" + (f"/{printable(place.path)}" if place.path else "")
+        )
+        self.run_worker(self._guarded(self._details(place)), group="details", exclusive=True)
+
+    # details
+
+    async def _details(self, place: Place) -> None:
+        await asyncio.sleep(SETTLE)
+        if not self.link.up or not place.path:
+            return
+        told = await self.link.call("path.stat", path=place.path, follow=False)
+        self.query_one("#facts", Static).update(facts(told))
+        preview = Text()
+        if told["attributes"]["type"] == "file" and told["details"].get("state") in ("cached", "dirty"):
+            preview = await self._preview(place.path, told["attributes"]["size"])
+        self.query_one("#preview", Static).update(preview)
+
+    async def _preview(self, path: str, length: int) -> Text:
+        opened = await self.link.call("file.open", path=path)
+        try:
+            handle, wanted = opened["handle"], min(length, PREVIEW)
+            answer = await self.link.call("file.read", handle=handle, offset=0, size=wanted)
+        finally:
+            await self.link.call("file.close", handle=opened["handle"])
+        data = base64.b64decode(answer["data"])
+        if b"\0" in data:
+            return Text("not text", "dim")
+        text = data.decode("utf-8", "replace").expandtabs(4)
+        return Text("".join(char if char.isprintable() or char == "\n" else "�" for char in text))
+
+    # actions
+
+    def action_filter(self) -> None:
+        """Filter the names of the directory at the cursor."""
+        field = self.query_one("#browse-filter", Input)
+        field.display = True
+        self.screen.set_focus(field)
+
+    def action_leave_filter(self) -> None:
+        """Back to the tree; an empty filter goes away."""
+        field = self.query_one("#browse-filter", Input)
+        field.display = bool(field.value)
+        self.screen.set_focus(self.files)
+
+    @on(Input.Submitted)
+    def _filtered(self) -> None:
+        self.action_leave_filter()
+
+    @on(Input.Changed)
+    def _filter_changed(self, message: Input.Changed) -> None:
+        node = self.files.cursor_node or self.files.root
+        while not (node.allow_expand and node.is_expanded) and node.parent is not None:
+            node = node.parent
+        if node.data is not None:
+            node.data.filter = message.value
+            self.files.move_cursor(node)
+            self.run_worker(self.files.show_entries(node), group="filter", exclusive=True)
+
+    def action_fetch(self) -> None:
+        """Bring the object here."""
+        self.ask(self._fetch(self.place))
+
+    async def _fetch(self, place: Place) -> None:
+        self.notify(f"Fetching /{place.path}", markup=False)
+        await self.link.call("cache.fetch", path=place.path)
+        self.mark_stale()
+
+    def action_drop(self) -> None:
+        """Let go of the object's contents here; what is pending or open stays."""
+        self.ask(self._drop(self.place))
+
+    async def _drop(self, place: Place) -> None:
+        await self.link.call("cache.flush", path=place.path)
+        self.mark_stale()
+
+    def action_copy_path(self) -> None:
+        """Copy the path to the clipboard of the terminal."""
+        path = self._real_path(self.place)
+        self.app.copy_to_clipboard(path)
+        self.notify(path, title="Copied", markup=False)
+
+    def action_shell(self) -> None:
+        """Open a shell in the directory."""
+        if self._mount_point is None:
+            self.notify("The daemon serves without a mount.", severity="warning")
+            return
+        path = self._real_path(self.place)
+        directory = path if self.place.is_directory else os.path.dirname(path)
+        shell = os.environ.get("SHELL", "/bin/sh")
+        with self.app.suspend():
+            print(f"\n{shell} in {shlex.quote(directory)}; exit brings you back.")
+            try:
+                subprocess.run([shell], cwd=directory, check=False)
+            except OSError as error:
+                self.notify(f"{directory}: {error.strerror}", severity="error", markup=False)
+
+    def _real_path(self, place: Place) -> str:
+        return f"{self._mount_point or '/coda'}/{place.path}".rstrip("/")
+
+    def action_cursor(self, step: int) -> None:
+        """Move."""
+        if step > 0:
+            self.files.action_cursor_down()
+        else:
+            self.files.action_cursor_up()
+
+    def action_cursor_in(self) -> None:
+        """Open what is under the cursor."""
+        node = self.files.cursor_node
+        if node is not None and node.allow_expand:
+            node.expand()
+
+    def action_cursor_out(self) -> None:
+        """Close the directory, or go to the one above."""
+        node = self.files.cursor_node
+        if node is None:
+            return
+        if node.is_expanded and not node.is_root:
+            node.collapse()
+        elif node.parent is not None:
+            self.files.move_cursor(node.parent)
+
+
+def facts(told: Mapping[str, Any]) -> Text:
+    """Return what is known of an object, a line a fact."""
+    attributes, details = told["attributes"], told["details"]
+    text = Text(f"{mode(attributes)}  {size(attributes['size'])}  {moment(attributes['mtime'])}\n")
+    if told["target"] is not None:
+        text.append(f"-> {printable(told['target'])}\n")
+    for name, word in _DETAILS:
+        if details.get(name) not in (None, "", "no", "0"):
+            text.append(f"{word:>11} ", "dim")
+            text.append(f"{printable(details[name])}\n")
+    return text

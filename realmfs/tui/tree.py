@@ -1,0 +1,185 @@
+"""The tree of realms, volumes, directories and files: loaded where it is opened, a piece at a time.
+
+A directory is asked for when it is expanded, with what of each entry is on this machine but without calls to
+servers for the status of entries. Pieces come in the daemon's order; when all are here they are sorted and
+shown, a thousand names a turn of the loop, so that a directory of ten thousand never stops the keys.
+Asked again, only what differs is changed: what was open stays open, and the cursor stays.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+from textual.widgets import Tree
+from textual.widgets.tree import TreeNode
+
+from realmfs.control.words import printable, size
+from realmfs.tui.link import Link
+
+PIECE = 1000
+AT_A_TURN = 1000
+
+_STATES = {
+    "absent": ("○", "dim"),
+    "partial": ("◐", "cyan"),
+    "cached": ("●", "green"),
+    "dirty": ("✎", "yellow"),
+    "conflict": ("!", "bold red"),
+}
+LEGEND = "○ absent  ◐ partial  ● cached  ✎ pending  ! conflict  ★ hoarded"
+
+
+@dataclass(slots=True)
+class Place:
+    """An object in the tree. `entries` of a directory by name, once they are here."""
+
+    path: str
+    name: str
+    kind: str
+    state: str = ""
+    hoard: str = ""
+    size: int | None = None
+    entries: dict[str, "Place"] | None = None
+    filter: str = field(default="", compare=False)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it can be opened."""
+        return self.kind == "directory"
+
+    def label(self) -> Text:
+        """Return what is shown of it."""
+        mark, style = _STATES.get(self.state, (" ", ""))
+        name = printable(self.name) or "/coda"
+        text = Text.assemble((mark, style), " ", (name, "bold" if self.is_directory else ""))
+        if self.hoard not in ("", "0", "no"):
+            text.append(" ★", "yellow")
+        if self.filter:
+            text.append(f"  [filter: {self.filter}]", "reverse")
+        if self.size is not None and not self.is_directory:
+            text.append(f"  {size(self.size)}", "dim")
+        return text
+
+
+Node = TreeNode[Place]
+
+
+class TreeOfRealms(Tree[Place]):
+    """The tree. `load` brings one directory; the pane decides when."""
+
+    def __init__(self, link: Link, *, id: str) -> None:  # noqa: A002 - Textual's own word
+        super().__init__("/coda", Place("", "", "directory"), id=id)
+        self._link = link
+        self._loading: set[str] = set()
+        self.guide_depth = 2
+
+    def render_label(self, node: Node, base_style: Style, style: Style) -> Text:
+        """Show the mark of its state before each name."""
+        label = Text(
+            "▸ " if node.allow_expand and not node.is_expanded else "▾ " if node.allow_expand else "  "
+        )
+        text = label + (node.data.label() if node.data is not None else Text(str(node.label)))
+        if node.data is not None and node.data.path in self._loading:
+            text.append("  loading…", "dim")
+        text.stylize(style)
+        return text
+
+    async def load(self, node: Node) -> None:
+        """Ask for the entries of a directory and show them. Raises ControlError and NoDaemonError."""
+        place = node.data
+        if place is None or place.path in self._loading:
+            return
+        self._loading.add(place.path)
+        node.refresh()
+        try:
+            place.entries = await self._entries(place)
+            await self.show_entries(node)
+        finally:
+            self._loading.discard(place.path)
+            node.refresh()
+
+    async def _entries(self, place: Place) -> dict[str, Place]:
+        found: dict[str, Place] = {}
+        position: int | None = 0
+        while position is not None:
+            piece = await self._link.call(
+                "path.list", path=place.path, position=position, limit=PIECE, attributes=False, states=True
+            )
+            for entry in piece["entries"]:
+                found[entry["name"]] = _place(place.path, entry)
+            position = piece["position"]
+        return dict(
+            sorted(found.items(), key=lambda item: (not item[1].is_directory, item[0].casefold(), item[0]))
+        )
+
+    async def show_entries(self, node: Node) -> None:
+        """Make the children of a node those entries that its filter lets through, changing what differs."""
+        place = node.data
+        if place is None or place.entries is None:
+            return
+        wanted = [each for each in place.entries.values() if place.filter.casefold() in each.name.casefold()]
+        old = {child.data.name: child for child in node.children if child.data is not None}
+        in_order = [name for name in old if name in {each.name for each in wanted}]
+        same = in_order == [each.name for each in wanted][: len(in_order)]
+        if not same or len(in_order) != len(old):
+            await self._rebuild(node, wanted, old)
+            return
+        for number, each in enumerate(wanted):
+            child = old.get(each.name)
+            if child is None:
+                self._add(node, each)
+            elif child.data is not None:
+                _renew(child.data, each)
+                child.refresh()
+            if number % AT_A_TURN == AT_A_TURN - 1:
+                await asyncio.sleep(0)
+
+    async def _rebuild(self, node: Node, wanted: Sequence[Place], old: Mapping[str, Node]) -> None:
+        """Fill the node anew; directories that were open are opened again."""
+        opened = {name for name, child in old.items() if child.is_expanded}
+        kept = {name: child.data for name, child in old.items() if child.data is not None}
+        chosen = self.cursor_node.data.path if self.cursor_node and self.cursor_node.data else None
+        node.remove_children()
+        for number, each in enumerate(wanted):
+            before = kept.get(each.name)
+            if before is not None and each.kind == before.kind:
+                _renew(before, each)
+                each = before
+            child = self._add(node, each)
+            if each.name in opened and each.entries is not None:
+                await self.show_entries(child)
+                child.expand()
+            if each.path == chosen:
+                self.call_after_refresh(self.move_cursor, child)
+            if number % AT_A_TURN == AT_A_TURN - 1:
+                await asyncio.sleep(0)
+
+    def _add(self, node: Node, place: Place) -> Node:
+        return node.add(place.name, place, allow_expand=place.is_directory)
+
+
+def _place(parent: str, entry: Mapping[str, Any]) -> Place:
+    name = entry["name"]
+    known = entry["attributes"]
+    return Place(
+        f"{parent}/{name}".lstrip("/"),
+        name,
+        entry["kind"],
+        entry["state"],
+        entry["hoard"],
+        None if known is None else known["size"],
+    )
+
+
+def _renew(place: Place, new: Place) -> None:
+    """Take what was told anew; what is loaded below stays."""
+    place.kind, place.state, place.hoard, place.size = new.kind, new.state, new.hoard, new.size
+
+
+def _order(item: tuple[str, Place]) -> tuple[bool, str, str]:
+    """Directories first, then by name whatever its case."""
+    name, place = item
+    return not place.is_directory, name.casefold(), name
