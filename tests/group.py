@@ -19,7 +19,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -102,6 +102,10 @@ class Servers:
         """The id of the root volume."""
         return self.volume(1).group_id
 
+    def place(self, number: int) -> Address:
+        """Return where a server takes clients."""
+        return address(number), 2432
+
     async def start(self, number: int, nursery: trio.Nursery) -> FileServer:
         """Start a server on its store."""
         scope, stopped = trio.CancelScope(), trio.Event()
@@ -167,33 +171,7 @@ class Servers:
 
     def contents(self, number: int, name: str = ROOT_VOLUME) -> dict[tuple[int, int], tuple[Any, ...]]:
         """Return everything in a replica that all replicas must agree in: by vnode and unique."""
-        store, volume = self.stores[number], self.volume(number, name)
-        found = {}
-        for vnode in store.vnodes.all(volume.id):
-            what: Any = vnode.target
-            if vnode.is_directory:
-                what = sorted(Directory.parse(store.vnodes.image(vnode.fid)).items())
-            elif vnode.container is not None:
-                what = store.containers.path(vnode.container).read_bytes()
-            acl = vnode.acl.pack() if vnode.acl else None
-            shown = (
-                vnode.type,
-                vnode.links,
-                vnode.mode,
-                vnode.owner,
-                vnode.author,
-                vnode.mtime,
-                vnode.parent,
-            )
-            found[vnode.fid[1:]] = (
-                *shown,
-                vnode.vv.versions,
-                vnode.vv.store_id,
-                vnode.vv.flags & 7,
-                acl,
-                what,
-            )
-        return found
+        return contents_of(self.stores[number], name)
 
     def assert_equal(self, numbers: Iterable[int] = (), name: str = ROOT_VOLUME) -> None:
         """Fail unless all replicas are equal, but for objects in conflict, and sound in themselves."""
@@ -236,10 +214,27 @@ class Servers:
         return store.containers.path(vnode.container).read_bytes() if vnode.container is not None else b""
 
 
+class Group(Protocol):
+    """What a client needs to know of servers."""
+
+    @property
+    def group_id(self) -> int:
+        """The id of the root volume."""
+        ...
+
+    def place(self, number: int) -> Address:
+        """Return where a server takes clients."""
+        ...
+
+    def token(self, user: int) -> Token:
+        """Make a token without asking auth2."""
+        ...
+
+
 class GroupClient(Client):
     """A client with a connection to each server; updates go to those that are named."""
 
-    def __init__(self, servers: Servers, endpoint: Endpoint, user: int | None) -> None:
+    def __init__(self, servers: Group, endpoint: Endpoint, user: int | None = None) -> None:
         super().__init__(endpoint, servers.group_id, user)
         self.servers = servers
         self.connections: dict[int, Connection] = {}
@@ -247,12 +242,13 @@ class GroupClient(Client):
 
     async def connect(self, number: int) -> None:
         """Bind to a server and say who we are."""
-        credentials, where = ANONYMOUS, (address(number), 2432)
+        credentials = ANONYMOUS
         if self.user is not None:
             token = self.servers.token(self.user)
             credentials = Credentials(Level.AUTHONLY, token.secret, token.clear.handshake_key, 1)
-        peer: Address = where
-        self.connections[number] = await self.endpoint.bind(peer, FILE_SUBSYSTEM, credentials)
+        self.connections[number] = await self.endpoint.bind(
+            self.servers.place(number), FILE_SUBSYSTEM, credentials
+        )
         who = ClientId(user=b"tester", workstation=b"nowhere", venus=b"venus", uuid=bytes(16))
         await self.ask_at(number, calls.NewConnectFS(client=who))
         self.connection = self.connections[number]
@@ -326,6 +322,23 @@ class GroupClient(Client):
         """Store to a file."""
         self.data[fid] = data
         await self.update([self.store(fid, len(data))], at)
+
+
+def contents_of(store: ServerStore, name: str = ROOT_VOLUME) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """Return everything in a replica that all replicas must agree in: by vnode and unique."""
+    volume = store.volumes.named(name)
+    assert volume is not None
+    found = {}
+    for vnode in store.vnodes.all(volume.id):
+        what: Any = vnode.target
+        if vnode.is_directory:
+            what = sorted(Directory.parse(store.vnodes.image(vnode.fid)).items())
+        elif vnode.container is not None:
+            what = store.containers.path(vnode.container).read_bytes()
+        acl = vnode.acl.pack() if vnode.acl else None
+        shown = (vnode.type, vnode.links, vnode.mode, vnode.owner, vnode.author, vnode.mtime, vnode.parent)
+        found[vnode.fid[1:]] = (*shown, vnode.vv.versions, vnode.vv.store_id, vnode.vv.flags & 7, acl, what)
+    return found
 
 
 async def refusal(call: Any) -> int:

@@ -13,11 +13,16 @@ from realmfs.cli import certificates
 from realmfs.cli.serve import rights_of
 from realmfs.server.check import check_store
 from realmfs.server.database import StoreError
+from realmfs.server.groupfile import NAME as GROUP
+from realmfs.server.groupfile import store_directory
 from realmfs.server.imports import import_tree
 from realmfs.server.mounts import make_mount, mount_points
 from realmfs.server.protection import ADMINISTRATORS, ProtectionError, password_key
 from realmfs.server.store import ServerStore
-from realmfs.server.volumes import ROOT_VOLUME, Volume
+from realmfs.server.volumes import IMPORTING, JOINING, ROOT_VOLUME, Volume
+
+KEEPER = 1
+"""The server of a group that founds the realm, and where users and volumes are changed."""
 
 _data = click.option(
     "--data",
@@ -40,15 +45,47 @@ def command() -> None:
 command.add_command(certificates.command)
 
 
+def replicas_of(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | tuple[int, ...] | None:
+    """Read a number of replicas, or a list of servers; for an option's callback."""
+    if value is None:
+        return None
+    try:
+        if "," not in value:
+            return int(value)
+        return tuple(int(number) for number in value.split(",") if number)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is neither a number nor a list of numbers", ctx, param
+        ) from error
+
+
 @contextmanager
 def _open(data: Path, *, lock: bool = False) -> Iterator[ServerStore]:
-    """Open the store for a command; what is wrong with the request becomes its error message."""
+    """Open the store for a command; what is wrong with the request becomes its error message.
+
+    A directory of several servers stands for that of the server where users and volumes are changed.
+    """
+    if not (data / "store.db").exists() and (data / GROUP).exists():
+        data = store_directory(data, KEEPER)
     try:
         with ServerStore.open(data, lock=lock) as store:
             yield store
             store.database.sync()
     except (StoreError, ProtectionError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _change(data: Path) -> Iterator[ServerStore]:
+    """Open the store to change what all servers of the realm share, which is done at one of them."""
+    with _open(data) as store:
+        if not store.is_keeper:
+            raise click.ClickException(
+                f"users, groups and volumes are changed at server {store.get('keeper')!r}, for all"
+            )
+        yield store
 
 
 def _id(store: ServerStore, name: str) -> int:
@@ -108,7 +145,7 @@ def user() -> None:
 @click.argument("name")
 def add_user(data: Path, number: int | None, administrator: bool, name: str) -> None:
     """Make a user; the password comes from standard input."""
-    with _open(data) as store:
+    with _change(data) as store:
         key = _read_key()
         with store.transaction():
             made = store.protection.add_user(name, key, user=number)
@@ -133,7 +170,7 @@ def list_users(data: Path, as_json: bool) -> None:
 @click.argument("name")
 def remove_user(data: Path, name: str) -> None:
     """Remove a user; files keep the number as their owner."""
-    with _open(data) as store:
+    with _change(data) as store:
         store.protection.remove(_id(store, name))
 
 
@@ -142,7 +179,7 @@ def remove_user(data: Path, name: str) -> None:
 @click.argument("name")
 def set_password(data: Path, name: str) -> None:
     """Set a user's password, read from standard input."""
-    with _open(data) as store:
+    with _change(data) as store:
         store.protection.set_key(_id(store, name), _read_key())
 
 
@@ -159,7 +196,7 @@ def group() -> None:
 @click.argument("name")
 def add_group(data: Path, name: str) -> None:
     """Make an empty group."""
-    with _open(data) as store:
+    with _change(data) as store:
         made = store.protection.add_group(name)
     click.echo(f"{name} has the id {made}")
 
@@ -182,7 +219,7 @@ def list_groups(data: Path, as_json: bool) -> None:
 @click.argument("name")
 def remove_group(data: Path, name: str) -> None:
     """Remove a group; access lists keep its number, which nobody gets again."""
-    with _open(data) as store:
+    with _change(data) as store:
         store.protection.remove(_id(store, name))
 
 
@@ -192,7 +229,7 @@ def remove_group(data: Path, name: str) -> None:
 @click.argument("members", nargs=-1, required=True)
 def join_group(data: Path, name: str, members: tuple[str, ...]) -> None:
     """Put users or groups into a group."""
-    with _open(data) as store, store.transaction():
+    with _change(data) as store, store.transaction():
         for member in members:
             store.protection.add_member(_id(store, name), _id(store, member))
 
@@ -203,9 +240,34 @@ def join_group(data: Path, name: str, members: tuple[str, ...]) -> None:
 @click.argument("members", nargs=-1, required=True)
 def leave_group(data: Path, name: str, members: tuple[str, ...]) -> None:
     """Take users or groups out of a group."""
-    with _open(data) as store, store.transaction():
+    with _change(data) as store, store.transaction():
         for member in members:
             store.protection.remove_member(_id(store, name), _id(store, member))
+
+
+# servers
+
+
+@command.group()
+def server() -> None:
+    """The servers of the realm."""
+
+
+@server.command("list")
+@_data
+@_as_json
+def list_servers(data: Path, as_json: bool) -> None:
+    """List the servers that are known, and how many volumes have replicas there."""
+    with _open(data) as store:
+        places = [replica.server for location in store.locations.all() for replica in location.replicas]
+        keeper = store.get("keeper") or KEEPER
+        rows = [
+            one._asdict()
+            | {"replicas": places.count(one.number)}
+            | {"text": "changes users and volumes" if one.number == keeper else ""}
+            for one in sorted(store.servers().values())
+        ]
+    _print(as_json, rows, "{number:>3}  {address}:{port}  {replicas} replicas  {text}")
 
 
 # volumes
@@ -223,17 +285,49 @@ def volume() -> None:
 @click.option("--owner", help="The user who gets all rights on it.")
 @click.option("--anyuser", callback=rights_of, default="rl", show_default=True, help="Rights of everybody.")
 @click.option("--quota", type=click.IntRange(0), default=0, help="Most KiB that it may hold; 0 = no limit.")
+@click.option(
+    "--replicas", callback=replicas_of, metavar="N | N,N,...",
+    help="How many replicas, or at which servers; a list of one ends with a comma. Default: at all.",
+)  # fmt: skip
 @click.argument("name")
 def create_volume(
-    data: Path, path: str | None, no_mount: bool, owner: str | None, anyuser: int, quota: int, name: str
+    data: Path,
+    path: str | None,
+    no_mount: bool,
+    owner: str | None,
+    anyuser: int,
+    quota: int,
+    replicas: int | tuple[int, ...] | None,
+    name: str,
 ) -> None:
     """Make an empty volume."""
-    with _open(data) as store, store.transaction():
-        made = store.create_volume(name, anyuser=anyuser, owner=_id(store, owner) if owner else None)
-        store.volumes.set_status(made.id, max_quota=quota)
+    with _change(data) as store, store.transaction():
+        servers = _places(store, replicas)
+        holder = _id(store, owner) if owner else None
+        if store.number in servers:
+            group = store.create_volume(
+                name, anyuser=anyuser, owner=holder, servers=servers, quota=quota
+            ).group_id
+        else:
+            group = store.place_volume(name, servers, anyuser=anyuser, owner=holder, quota=quota).group_id
         if not no_mount:
             make_mount(store, name, path or name)
-    click.echo(f"{name} has the id {made.group_id:08x}")
+    click.echo(f"{name} has the id {group:08x}")
+
+
+def _places(store: ServerStore, replicas: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the servers that a new volume is placed at. Raises StoreError."""
+    known = sorted(store.servers())
+    if replicas is None:
+        return tuple(known)
+    if isinstance(replicas, int):
+        if not 0 < replicas <= len(known):
+            raise StoreError(f"the realm has {len(known)} servers, not {replicas}")
+        return tuple(known[:replicas])
+    strangers = set(replicas) - set(known)
+    if strangers:
+        raise StoreError(f"the realm has no server {min(strangers)}: {', '.join(map(str, known))}")
+    return replicas
 
 
 @volume.command("import")
@@ -257,11 +351,14 @@ def list_volumes(data: Path, as_json: bool) -> None:
     """List the volumes, their size and where they are mounted."""
     with _open(data) as store:
         mounts = mount_points(store)
-        rows = [_volume_row(entry, mounts.get(entry.name, [])) for entry in store.volumes.all()]
+        rows = [_volume_row(store, entry, mounts.get(entry.name, [])) for entry in store.volumes.all()]
     _print(as_json, rows, "{id}  {name:<31} {kib:>10} KiB of {limit}  {text}")
 
 
-def _volume_row(entry: Volume, mounts: list[str]) -> dict[str, Any]:
+def _volume_row(store: ServerStore, entry: Volume, mounts: list[str]) -> dict[str, Any]:
+    location = store.locations.find(entry.group_id)
+    servers = [replica.server for replica in location.replicas] if location is not None else []
+    off = {IMPORTING: "off line: its import was broken off", JOINING: "off line: the others fill it"}
     where = ["/"] if entry.name == ROOT_VOLUME else mounts
     return {
         "id": f"{entry.group_id:08x}",
@@ -272,5 +369,6 @@ def _volume_row(entry: Volume, mounts: list[str]) -> dict[str, Any]:
         "limit": str(entry.max_quota) if entry.max_quota else "no limit",
         "mounts": where,
         "online": not entry.filling,
-        "text": "off line: its import was broken off" if entry.filling else " ".join(where),
+        "servers": servers,
+        "text": off.get(entry.filling, " ".join(where)),
     }

@@ -1,32 +1,45 @@
-"""`realmfs serve`: the embedded realm, one server for a machine or a household."""
+"""`realmfs serve`: the embedded realm, one server or several, for a machine or a household."""
 
+import contextlib
+import ipaddress
 import logging
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import trio
 
+from realmfs.cli.founding import Wanted, announce, prepare
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import CertificateError, Certificates
 from realmfs.server.database import StoreError
-from realmfs.server.imports import Imported, import_tree
-from realmfs.server.mounts import make_mount
 from realmfs.server.serving import RealmServer
 from realmfs.server.store import FILE_PORT, ServerStore
-from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice.acl import parse_rights
+from realmfs.vice.types import VSG_MEMBERS
 
-_SHOWN_SKIPPED = 20
 
-
-def address_of(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
-    """Split `IP[:PORT]`; for an option's callback."""
+def address_of(value: str) -> tuple[str, int]:
+    """Split `IP[:PORT]`. Raises StoreError."""
     host, colon, port = value.partition(":")
     if colon and not (port.isdecimal() and int(port) < 1 << 16):
-        raise click.BadParameter(f"{port!r} is no port", ctx, param)
+        raise StoreError(f"{port!r} is no port")
     return host, int(port) if colon else FILE_PORT
+
+
+def member_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int | None, int]:
+    """Read `N/M` or `all/M`: which server (None: all) of how many; for an option's callback."""
+    if value is None:
+        return 1, 1
+    number, _, count = value.partition("/")
+    if not count.isdecimal() or not (number == "all" or number.isdecimal()):
+        raise click.BadParameter("N/M is wanted, such as 2/3, or all/3", ctx, param)
+    ours = None if number == "all" else int(number)
+    if not 1 < int(count) <= VSG_MEMBERS or (ours is not None and not 1 <= ours <= int(count)):
+        raise click.BadParameter(f"there are 2 to {VSG_MEMBERS} servers, numbered from 1", ctx, param)
+    return ours, int(count)
 
 
 def rights_of(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -52,8 +65,12 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--realm", required=True, help="Name of the realm, as in /coda/NAME; it needs a dot.")
 @click.option("--data", required=True, type=_DIRECTORY, help="Where the server keeps everything.")
 @click.option(
-    "--address", callback=address_of, default="127.0.0.1", show_default=True, metavar="IP[:PORT]",
-    help="What clients are told; it must be an address of this machine.",
+    "--address", metavar="IP[:PORT]",
+    help="What clients are told; an address of this machine. Default 127.0.0.1; of server N: 127.0.0.N.",
+)  # fmt: skip
+@click.option(
+    "--server", "member", callback=member_of, metavar="N/M",
+    help="Be server N of M, each with replicas of all volumes; all/M: be all of them, at M addresses.",
 )  # fmt: skip
 @click.option("--auth-port", type=click.IntRange(0, 65535), help="UDP port of auth2; else 370, or PORT+1.")
 @click.option(
@@ -75,7 +92,8 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 def command(
     realm: str,
     data: Path,
-    address: tuple[str, int],
+    address: str | None,
+    member: tuple[int | None, int],
     auth_port: int | None,
     source: Path | None,
     volumes: tuple[tuple[str, Path | None], ...],
@@ -83,14 +101,35 @@ def command(
     tls: str,
     verbose: bool,
 ) -> None:
-    """Serve a realm of one server from the directory --data, which is made if it does not exist."""
+    """Serve a realm from the directory --data, which is made if it does not exist.
+
+    With --server the realm has several servers, each a process of its own with its store in --data; those on
+    one machine share the directory, to another machine its file group.json is copied once.
+    """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    ours, count = member
+    numbers = list(range(1, count + 1)) if ours is None else [ours]
+    wanted = Wanted(realm, data, count, source, volumes, anyuser)
     try:
-        with _prepared(realm, data, address[0], source, volumes, anyuser) as store:
-            trio.run(_serve, store, realm, address, auth_port, _certificates(data, tls), tls == "require")
+        places = [_place(address, number, count, numbers[0]) for number in numbers]
+        with contextlib.ExitStack() as stores:
+            running = [
+                _Running(stores.enter_context(prepare(wanted, number, place[0])), place, auth_port)
+                for number, place in zip(numbers, places, strict=True)
+            ]
+            trio.run(_serve, wanted, running, tls)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _place(address: str | None, number: int, count: int, first: int) -> tuple[str, int]:
+    """Return where a server is to be: servers that one process runs have consecutive addresses."""
+    host, port = address_of(address or (f"127.0.0.{first}" if count > 1 else "127.0.0.1"))
+    try:
+        return str(ipaddress.IPv4Address(host) + (number - first)), port
+    except ValueError as error:
+        raise StoreError(f"{host} is no IPv4 address") from error
 
 
 def _certificates(data: Path, tls: str) -> Certificates | None:
@@ -106,71 +145,37 @@ def _certificates(data: Path, tls: str) -> Certificates | None:
     return certificates
 
 
-def _prepared(
-    realm: str,
-    data: Path,
-    address: str,
-    source: Path | None,
-    volumes: tuple[tuple[str, Path | None], ...],
-    anyuser: int,
-) -> ServerStore:
-    """Open or make the store, with everything in it that the command line asks for."""
-    exists = (data / "store.db").exists()
-    store = ServerStore.open(data) if exists else ServerStore.create(data, realm, address, anyuser=anyuser)
-    try:
-        if store.realm != realm:
-            raise StoreError(f"{data} is of the realm {store.realm}, not {realm}")
-        root = store.volumes.named(ROOT_VOLUME)
-        if source is not None and (not exists or (root is not None and root.filling)):
-            _report(ROOT_VOLUME, import_tree(store, ROOT_VOLUME, source))
-        for name, directory in volumes:
-            _add_volume(store, name, directory, anyuser)
-    except BaseException:
-        store.close()
-        raise
-    return store
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A server that this process is to run."""
+
+    store: ServerStore
+    place: tuple[str, int]
+    auth_port: int | None
 
 
-def _add_volume(store: ServerStore, name: str, directory: Path | None, anyuser: int) -> None:
-    volume = store.volumes.named(name)
-    if volume is not None and not volume.filling:
-        return
-    if volume is None:
-        store.create_volume(name, anyuser=anyuser, filling=directory is not None)
-    if directory is not None:
-        _report(name, import_tree(store, name, directory))
-    if volume is None:
-        make_mount(store, name, name)
-
-
-def _report(volume: str, done: Imported) -> None:
-    click.echo(
-        f"{volume}: imported {done.files} files, {done.directories} directories, {done.links} links, "
-        f"{done.bytes / 1e6:.1f} MB",
-        err=True,
-    )
-    for path, reason in done.skipped[:_SHOWN_SKIPPED]:
-        click.echo(f"{volume}: left out {path}: {reason}", err=True)
-    if len(done.skipped) > _SHOWN_SKIPPED:
-        click.echo(f"{volume}: and {len(done.skipped) - _SHOWN_SKIPPED} more", err=True)
-
-
-async def _serve(
-    store: ServerStore,
-    realm: str,
-    address: tuple[str, int],
-    auth_port: int | None,
-    certificates: Certificates | None,
-    tls_only: bool,
-) -> None:
-    server = await RealmServer.bind(store, *address, auth_port, certificates)
-    server.file_server.tls_only = tls_only
-    files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
+async def _serve(wanted: Wanted, running: list[_Running], tls: str) -> None:
+    started = [await _bind(wanted, one, tls) for one in running]
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            tls = "" if certificates is None else f", TLS by {certificates.certificate}"
-            click.echo(f"serving {realm} at {files}, auth2 at {logins}{tls}; realms file: {realm} {files}")
+            for server, _ in started:
+                await nursery.start(server.run)
+            places = sorted(running[0].store.servers().values())
+            servers = " ".join(f"{place.address}:{place.port}" for place in places)
+            lines = "\n".join(line for _, line in started)
+            click.echo(f"{lines}; realms file: {wanted.realm} {servers}")
             sys.stdout.flush()
             await anext(aiter(signals))
             nursery.cancel_scope.cancel()
+
+
+async def _bind(wanted: Wanted, one: _Running, tls: str) -> tuple[RealmServer, str]:
+    """Take a server's addresses; return it with a line on where they are."""
+    certificates = _certificates(one.store.directory, tls)
+    server = await RealmServer.bind(one.store, *one.place, one.auth_port, certificates)
+    server.file_server.tls_only = tls == "require"
+    announce(wanted, one.store)
+    files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
+    which = f" as server {one.store.number} of {wanted.count}" if wanted.count > 1 else ""
+    by_tls = "" if certificates is None else f", TLS by {certificates.certificate}"
+    return server, f"serving {wanted.realm}{which} at {files}, auth2 at {logins}{by_tls}"

@@ -75,7 +75,7 @@ class Database:
     def _upgrade(self) -> int:
         """Bring a store of version 1 to the present; every volume gets its place in `location`."""
         locate = (
-            "INSERT INTO location SELECT group_id, name, created, v.owner, v.acl FROM volume "
+            "INSERT INTO location SELECT group_id, name, created, v.owner, v.acl, max_quota FROM volume "
             "JOIN vnode v ON v.volume = volume.id AND v.vnode = 1 AND v.uniq = 1;"
         )
         script = _script("upgrade_2.sql") + _script("schema_group.sql") + locate

@@ -34,6 +34,7 @@ class Location:
     created: int
     owner: int
     acl: Acl
+    quota: int
     replicas: tuple[Replica, ...]
 
     def at(self, server: int) -> Replica | None:
@@ -79,7 +80,9 @@ class Locations:
         )  # fmt: skip
         return self._location(row) if row else None
 
-    def add(self, name: str, realm: str, servers: Sequence[int], owner: int, acl: Acl) -> Location:
+    def add(
+        self, name: str, realm: str, servers: Sequence[int], owner: int, acl: Acl, quota: int = 0
+    ) -> Location:
         """Give a new volume its ids and places, slot by slot in the order of `servers`.
 
         Serial numbers start somewhere that depends on the realm: a client of several realms then hardly ever
@@ -97,7 +100,8 @@ class Locations:
         serial = (top & 0xFFFFFF) + 1 if top else 1 + zlib.crc32(realm.encode()) % 0xF00000
         group = 0x7F << 24 | serial
         self._database.execute(
-            "INSERT INTO location VALUES (?, ?, ?, ?, ?)", (group, name, int(time.time()), owner, acl.pack())
+            "INSERT INTO location VALUES (?, ?, ?, ?, ?, ?)",
+            (group, name, int(time.time()), owner, acl.pack(), quota),
         )
         for slot, server in enumerate(servers):
             self._database.execute(
@@ -112,13 +116,13 @@ class Locations:
         self._database.execute("DELETE FROM replica WHERE group_id = ?", (group,))
         self._database.execute("DELETE FROM location WHERE group_id = ?", (group,))
 
-    def _location(self, row: tuple[int, str, int, int, bytes]) -> Location:
-        group, name, created, owner, acl = row
+    def _location(self, row: tuple[int, str, int, int, bytes, int]) -> Location:
+        group, name, created, owner, acl, quota = row
         replicas = self._database.rows(
             "SELECT slot, id, server FROM replica WHERE group_id = ? ORDER BY slot", group
         )
         places = tuple(Replica(*replica) for replica in replicas)
-        return Location(group, name, created, owner, Acl.unpack(acl), places)
+        return Location(group, name, created, owner, Acl.unpack(acl), quota, places)
 
 
 def _word(server: ServerAddress | None) -> int:

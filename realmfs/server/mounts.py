@@ -16,7 +16,7 @@ from realmfs.vice.types import Fid, ObjectType, StoreId, VersionVector
 
 def make_mount(store: ServerStore, volume: str, path: str) -> None:
     """Mount a volume at `path`, whose directories above lie in the realm's root volume. Raises StoreError."""
-    if store.volumes.named(volume) is None:
+    if store.locations.named(volume) is None:
         raise StoreError(f"there is no volume {volume}")
     *above, name = [part for part in path.encode().split(b"/") if part] or [b""]
     root = store.volumes.named(ROOT_VOLUME)

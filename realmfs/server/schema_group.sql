@@ -6,7 +6,8 @@ CREATE TABLE location (
     name     TEXT NOT NULL UNIQUE,
     created  INTEGER NOT NULL,
     owner    INTEGER NOT NULL,
-    acl      BLOB NOT NULL
+    acl      BLOB NOT NULL,
+    quota    INTEGER NOT NULL                      -- that replicas begin with; then it is the root's (vice.md 5.1)
 ) STRICT;
 
 -- Of directories with several replicas: which change put an entry (or an attribute, "/acl") there, and what was taken away

@@ -230,27 +230,35 @@ class ServerStore:
         owner: int | None = None,
         filling: bool = False,
         servers: Sequence[int] = (),
+        quota: int = 0,
     ) -> Volume:
         """Make an empty volume with its root directory, one of whose replicas is here. Raises StoreError.
 
         The root is owned by `owner` (a Vice id), who gets all rights on it, or by the administrators. The
         replicas are at `servers`, by default only here; the other servers make theirs when they hear of it.
         """
-        location = self.place_volume(name, servers or (self.number,), anyuser=anyuser, owner=owner)
+        places = servers or (self.number,)
+        location = self.place_volume(name, places, anyuser=anyuser, owner=owner, quota=quota)
         if location.at(self.number) is None:
             raise StoreError(f"none of the replicas of {name} is at this server")
         with self.transaction():
             return self.make_replica(location, IMPORTING if filling else 0)
 
     def place_volume(
-        self, name: str, servers: Sequence[int], *, anyuser: int = READ_LOOKUP, owner: int | None = None
+        self,
+        name: str,
+        servers: Sequence[int],
+        *,
+        anyuser: int = READ_LOOKUP,
+        owner: int | None = None,
+        quota: int = 0,
     ) -> Location:
         """Give a new volume its id and its places; nothing exists of it yet. Raises StoreError."""
         acl = self.protection.default_acl(anyuser)
         if owner is not None:
             acl = Acl((*acl.positive, (owner, int(Rights.ALL))))
         with self.transaction():
-            return self.locations.add(name, self.realm, servers, owner or NOBODY, acl)
+            return self.locations.add(name, self.realm, servers, owner or NOBODY, acl, quota)
 
     def make_replica(self, location: Location, filling: int = 0) -> Volume:
         """Make this server's replica of a volume: the same root that all servers make.
@@ -262,6 +270,7 @@ class ServerStore:
         volume = self.volumes.add(
             location.group_id, location.name, place.slot, place.id, location.created, filling
         )
+        self.volumes.set_status(volume.id, max_quota=location.quota)
         root, contents = new_root(volume.id, location.owner, location.created, location.acl)
         if filling == JOINING:
             root.vv = root.vv.with_flags(VersionFlags.BARREN)
