@@ -164,6 +164,7 @@ async def test_a_server_killed_while_it_writes_comes_back_equal(processes: Proce
         processes.start(2)
         seconds = await within(30, lambda: processes.online() and processes.equal())
         print(f"filled {seconds:.1f} s after the start")
+        await ann.connect(2)
         assert await ann.fetch_at(2, last) == b"x" * 100_000
         nursery.cancel_scope.cancel()
     processes.stop()
