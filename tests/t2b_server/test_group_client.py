@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from realmfs.venus.settings import VenusSettings
 from tests.fakenet import FakeNetwork
 from tests.group import REALM, Servers
-from tests.t5_venus.world import LIMITS, Client, VenusSettings
+from tests.t5_venus.world import LIMITS, Client
 
 EVERYBODY = (1, 2, 3)
 Clock = trio.abc.Clock
