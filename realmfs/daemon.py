@@ -22,14 +22,17 @@ import trio
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
+from realmfs.control.cache import CacheMethods
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.connectivity import Connectivity
 from realmfs.control.facts import DaemonFacts
+from realmfs.control.hoard import HoardMethods
 from realmfs.control.logins import Logins
 from realmfs.control.sending import Sending
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
+from realmfs.host.conditions import Conditions
 from realmfs.host.paths import safe_directory
 from realmfs.host.settings import Settings
 from realmfs.host.sleep import SleepWatch
@@ -109,6 +112,10 @@ class Daemon:
         venus = Venus(cache, VenusSettings(patience=settings.patience, shared=settings.allow_other))
         realms = Realms(endpoint, self._realm_settings(cache), venus, settings.state_dir)
         venus.attach(realms)
+        conditions = Conditions()
+        venus.hoard.hindrance = conditions.hindrance
+        venus.hoard.use_profiles(settings.hoard_dir)
+        venus.hoard.binder.mount_point = str(settings.mount_point) if self._kernel else None
         async with trio.open_nursery() as below:
             await below.start(endpoint.run)
             async with trio.open_nursery() as above:
@@ -124,9 +131,12 @@ class Daemon:
                     shared=settings.allow_other,
                     topics=[Conflicts(venus, settings.state_dir).methods],
                     methods=Connectivity(realms, lambda: cache.log.count).methods()
-                    | Sending(venus.core, venus.reintegrator).methods(),
+                    | Sending(venus.core, venus.reintegrator).methods()
+                    | HoardMethods(venus).methods()
+                    | CacheMethods(venus).methods(),
                 )
                 await above.start(control.run)
+                above.start_soon(conditions.run)
                 above.start_soon(network.watch, realms.network_changed)
                 above.start_soon(SleepWatch(realms.fall_asleep, realms.wake_up).run)
                 await self._until_the_end(venus, facts, ready)

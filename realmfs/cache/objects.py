@@ -225,6 +225,11 @@ class Objects:
             (hoard, uid, number),
         )
 
+    def bytes_of(self, number: int) -> int:
+        """Return how many bytes of an object's contents are here."""
+        query = "SELECT c.bytes FROM object AS o JOIN container AS c ON c.id = o.container WHERE o.number = ?"
+        return self._database.value(query, (number,)) or 0
+
     def hoard_after(self, number: int, limit: int) -> list[tuple[int, int]]:
         """Return number and hoard priority of the next objects in order of number."""
         query = "SELECT number, hoard FROM object WHERE number > ? ORDER BY number LIMIT ?"

@@ -38,6 +38,8 @@ COMMANDS = {
     "reconnect": "Be on line again.",
     "conflicts": "Show and settle conflicts.",
     "writeback": "Set when changes are sent.",
+    "hoard": "Say what must be here when the servers are away.",
+    "cache": "Show, fill, drop and limit what is cached.",
     "events": "Watch what the daemon does.",
     "tui": "Browse, hoard, and watch what waits, in the terminal.",
     "serve": "Serve an embedded realm.",

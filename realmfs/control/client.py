@@ -54,6 +54,10 @@ class Client:
         self._lines.close()
         self._socket.close()
 
+    def be_patient(self) -> None:
+        """Wait for answers as long as it takes: a tree may be fetched meanwhile."""
+        self._socket.settimeout(None)
+
     def call(self, method: str, **params: Any) -> Any:
         """Call a method; returns its result as JSON values. Raises ControlError and NoDaemonError."""
         serial = next(self._serials)

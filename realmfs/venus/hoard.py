@@ -24,7 +24,7 @@ from realmfs.venus.fetch import Fetcher
 from realmfs.venus.gather import Gatherer
 from realmfs.venus.hoardbind import Binder
 from realmfs.venus.hoardcontext import Census, Contexts, State
-from realmfs.venus.hoardlanguage import Command, Kind, Wish, parse_wish
+from realmfs.venus.hoardlanguage import Command, Kind, Mistake, Wish, parse_wish
 from realmfs.venus.hoardplaces import Place, Places
 from realmfs.venus.hoardsurvey import Plan, Survey, Surveyor
 from realmfs.venus.hoardwalk import Means, Progress, Walk
@@ -83,6 +83,11 @@ class Hoard:
         """Of the last walk, plan or verification."""
         self.last_walk: float | None = None
         """When the last walk ended (trio's clock)."""
+        self.last: Outcome | None = None
+        """What the last walk did."""
+        self.walks = 0
+        """How many have ended."""
+        self._asked = False
         self._walking = trio.Lock()
         self._scope: trio.CancelScope | None = None
         self._better = trio.Event()
@@ -98,13 +103,21 @@ class Hoard:
         while True:
             with trio.move_on_after(TICK):
                 await self._better.wait()
-                await trio.sleep(SETTLE)
+                if not self._asked:
+                    await trio.sleep(SETTLE)
             better, self._better = self._better.is_set(), trio.Event()
-            if self._due(better):
+            asked, self._asked = self._asked, False
+            if asked or self._due(better):
                 try:
                     await self.walk()
                 except (CodaError, OSError) as error:
-                    log.warning("the hoard walk failed: %s", error)
+                    log.error("the hoard walk failed: %s", error)
+                    self.walks += 1
+
+    def demand(self) -> None:
+        """Have a walk begin at once."""
+        self._asked = True
+        self._better.set()
 
     def server_up(self) -> None:
         """Connectivity is better than it was: a walk may bring what was missing."""
@@ -161,7 +174,9 @@ class Hoard:
             self._core.events.publish(
                 HoardProgress("done", progress.percent, progress.files, progress.fetched)
             )
-            return Outcome(progress.files, progress.fetched, progress.seconds, complete, survey)
+            self.last = Outcome(progress.files, progress.fetched, progress.seconds, complete, survey)
+            self.walks += 1
+            return self.last
 
     async def _prepare(self, *, fetch: bool) -> Walk:
         await self.profiles.sync(self._find)
@@ -292,13 +307,50 @@ class Hoard:
             found += [(below, plain) async for below in self._places.below(uid, place, wish.now)]
         return found
 
+    async def switch_profile(self, name: str, uid: int, enabled: bool) -> None:
+        """Enable a profile for a user, and take it in; or disable it. Raises CodaError."""
+        if enabled:
+            self.profiles.enable(name, uid)
+            await self.profiles.sync(self._find)
+        else:
+            self.profiles.disable(name)
+        await self.release()
+
+    def mistaken(self) -> list[Mistake]:
+        """Return what is wrong with enabled profiles: something wanted is not even known."""
+        return [one for profile in self.profiles.all() if profile.enabled for one in profile.mistakes]
+
+    async def fetch(self, uid: int, path: str, *, recursive: bool) -> Outcome:
+        """Bring an object now, or all below it, without hoarding it. Raises CodaError."""
+        place, _ = await self._places.find(uid, self.tree_path(path))
+        expand = Expand.DESCENDANTS if recursive else Expand.NONE
+        contexts = Contexts()
+        contexts.follow([HoardEntry(0, place.volume, place.path, uid, 0, expand)])
+        walk = Walk(self._means, contexts, fetch=True, tell=self._fetched)
+        await walk.status(validate=False)
+        await walk.data()
+        survey = await self._surveyor.survey(contexts)
+        return Outcome(
+            walk.progress.files, walk.progress.fetched, walk.progress.seconds, survey.ready, survey
+        )
+
     def wish_of(self, node: Node) -> Wish | None:
         """Return the attributes of the entry that is bound to an object itself."""
+        path = self._path_within(node)
         for entry in self.entries():
-            context = self.contexts.roots.get(entry.id)
-            if node.ino in (entry.bound, context.number if context is not None else 0):
+            fits = entry.bound in (0, node.ino)
+            if fits and (entry.bound or (entry.volume, entry.path) == (node.volume.key, path)):
                 return Wish(entry.priority, entry.expand)
         return None
+
+    def _path_within(self, node: Node) -> bytes:
+        """Return the path of an object from its volume's root, as it was last found."""
+        names: list[bytes] = []
+        above: Node | None = node
+        while above is not None and not above.fid.is_root:
+            names.append(above.name)
+            above = self._core.above(above)
+        return b"/".join(reversed(names))
 
     async def set_wish(self, uid: int, node: Node, text: str) -> None:
         """Hoard an object as `600:d+` says, or no more for "" and "0". Raises CodaError EINVAL."""

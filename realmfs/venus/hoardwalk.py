@@ -23,6 +23,7 @@ import trio
 
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.hoard import Expand
+from realmfs.cache.replacement import STANDARD
 from realmfs.venus.core import Core
 from realmfs.venus.errand import errand
 from realmfs.venus.fetch import Fetcher
@@ -131,9 +132,10 @@ class Walk:
 
     # -- the status walk -------------------------------------------------------------------------------
 
-    async def status(self) -> None:
-        """Bind everything; bring what is new and small."""
-        await self.validate()
+    async def status(self, *, validate: bool = True) -> None:
+        """Bind everything; bring what is new and small. `validate`: all that is cached, first."""
+        if validate:
+            await self.validate()
         for context in self._contexts.roots.values():
             context.state = State.SUSPECT
             self._push(context)
@@ -199,7 +201,8 @@ class Walk:
 
     async def _one(self, context: Context, act: Callable[[Context], Awaitable[None]]) -> None:
         try:
-            with errand(MEDIUM_TERM * context.priority):
+            # What somebody asked to have now, without hoarding it, has no priority of its own.
+            with errand(MEDIUM_TERM * context.priority or STANDARD):
                 await act(context)
             context.set(State.VALID)
         except CacheFull:

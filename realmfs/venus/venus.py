@@ -121,8 +121,8 @@ class Venus:
         self.states = States(core.events)
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
-        self.xattrs = ExtendedAttributes(core, self.rights, self.acls)
         self.hoard = Hoard(core, self.validator, self.fetcher, self.resolver, self.rights)
+        self.xattrs = ExtendedAttributes(core, self.rights, self.acls, self.hoard)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.logged

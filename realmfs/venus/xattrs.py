@@ -1,9 +1,10 @@
 """Extended attributes: what we know of an object, for any tool that can read them (features.md §12).
 
-They are answered without network, but `user.coda.acl`, which can also be set. `listxattr` names none of them,
-so that copies by `rsync -X` or `cp -a` do not try to set them elsewhere.
+They are answered without network, but `user.coda.acl`; that and `user.coda.hoard` can be set. `listxattr`
+names none of them, so that copies by `rsync -X` or `cp -a` do not try to set them elsewhere.
 """
 
+import os
 from collections.abc import Awaitable, Callable
 
 from realmfs.cache.log import Role
@@ -11,6 +12,7 @@ from realmfs.venus.access import Access
 from realmfs.venus.acls import AccessLists
 from realmfs.venus.core import Core
 from realmfs.venus.face import Caller
+from realmfs.venus.hoard import Hoard
 from realmfs.venus.node import Node
 from realmfs.vice.acl import rights_text
 from realmfs.vice.errors import CodaError, Code
@@ -22,10 +24,11 @@ PREFIX = b"user.coda."
 class ExtendedAttributes:
     """Answers getxattr and setxattr."""
 
-    def __init__(self, core: Core, access: Access, acls: AccessLists) -> None:
+    def __init__(self, core: Core, access: Access, acls: AccessLists, hoard: Hoard) -> None:
         self._core = core
         self._access = access
         self._acls = acls
+        self._hoarding = hoard
         self._known: dict[bytes, Callable[[Caller, Node], str]] = {
             b"fid": lambda caller, node: str(node.fid),
             b"vv": lambda caller, node: str(node.status.vv) if node.status else "",
@@ -42,12 +45,16 @@ class ExtendedAttributes:
             b"pending": self._pending,
             b"conflict": lambda caller, node: self._core.conflicts.kind(node),
             b"hoard": self._hoard,
+            b"priority": self._priority,
             b"rights": self._rights,
             b"author": lambda caller, node: str(node.status.author) if node.status else "",
             b"owner": lambda caller, node: str(node.status.owner) if node.status else "",
         }
         self._asked: dict[bytes, Callable[[Caller, Node], Awaitable[str]]] = {b"acl": acls.text}
-        self._settable: dict[bytes, Callable[[Caller, Node, str], Awaitable[None]]] = {b"acl": acls.set_text}
+        self._settable: dict[bytes, Callable[[Caller, Node, str], Awaitable[None]]] = {
+            b"acl": acls.set_text,
+            b"hoard": self._set_hoard,
+        }
 
     async def get(self, caller: Caller, node: Node, name: bytes) -> bytes:
         """Return an attribute.
@@ -128,8 +135,19 @@ class ExtendedAttributes:
         )
 
     def _hoard(self, caller: Caller, node: Node) -> str:
+        """Return its entry's attributes, `600:d+`; else the priority that it has from another entry, or 0."""
+        wish = self._hoarding.wish_of(node)
         row = self._core.cache.objects.load(node.ino)
-        return str(row.hoard if row is not None else 0)
+        return str(wish or (row.hoard if row is not None else 0))
+
+    async def _set_hoard(self, caller: Caller, node: Node, text: str) -> None:
+        if caller.uid not in (0, os.geteuid()):
+            raise CodaError(Code.EPERM, "what is hoarded is for the owner of the mount to say")
+        await self._hoarding.set_wish(caller.uid or os.geteuid(), node, text)
+
+    def _priority(self, caller: Caller, node: Node) -> str:
+        row = self._core.cache.objects.load(node.ino)
+        return str(self._core.cache.replacement.priority(row.hoard, row.tick) if row is not None else 0)
 
     def _rights(self, caller: Caller, node: Node) -> str:
         return rights_text(self._access.rights(node, caller.uid))

@@ -1,0 +1,75 @@
+"""Following a hoard walk on the terminal."""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from realmfs.control.client import Client
+from realmfs.control.words import size
+
+_LOOK = 0.1
+_BAR = 30
+
+
+def follow(client: Client) -> dict[str, Any]:
+    """Have a walk begin and wait for its end; an interruption ends the walk. Returns the last status."""
+    before = client.call("hoard.status")["walks"]
+    status: dict[str, Any] = client.call("hoard.walk")
+    try:
+        while status["walks"] == before:
+            time.sleep(_LOOK)
+            status = client.call("hoard.status")
+            _draw(status)
+    except KeyboardInterrupt:
+        client.call("hoard.stop")
+        raise
+    finally:
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+    return status
+
+
+def _draw(status: dict[str, Any]) -> None:
+    if not sys.stderr.isatty():
+        return
+    filled = _BAR * status["percent"] // 100 if status["phase"] == "data" else 0
+    eta = f", {status['eta']:.0f} s left" if status["eta"] is not None else ""
+    bar = "#" * filled + "." * (_BAR - filled)
+    click.echo(
+        f"\r\x1b[K{status['phase']:6} [{bar}] {status['files']} objects, {size(status['bytes'])}{eta}",
+        nl=False,
+        err=True,
+    )
+
+
+def report(status: dict[str, Any]) -> None:
+    """Say what a walk did."""
+    last = status["last"]
+    if last is None:
+        click.echo("the walk failed: the daemon's log has the reason", err=True)
+        return
+    rate = last["bytes"] / last["seconds"] if last["seconds"] else 0.0
+    click.echo(
+        f"{last['files']} objects, {size(last['bytes'])} in {last['seconds']:.2f} s ({size(rate)}/s)"
+        + ("" if last["complete"] else "; stopped before its end")
+    )
+
+
+def show(status: dict[str, Any]) -> None:
+    """Show the hoard at a glance."""
+    words = {None: "not known yet", True: "yes", False: f"no, {status['missing']} objects are missing"}
+    click.echo(f"entries:         {status['entries']}")
+    click.echo(f"all here:        {words[status['ready']]}")
+    click.echo(f"walks:           {'begin by themselves' if status['on'] else 'on demand only'}")
+    if status["hindrance"]:
+        click.echo(f"                 not now: {status['hindrance']}")
+    if status["walking"]:
+        click.echo(
+            f"walking:         {status['phase']}, {status['percent']} %, {status['files']} objects so far"
+        )
+    elif status["last"] is not None:
+        click.echo(
+            f"last walk:       {status['last']['age']:.0f} s ago, {status['last']['files']} objects came"
+        )

@@ -1,0 +1,297 @@
+"""What the methods `hoard.*` and `cache.*` take and return. Sizes in bytes, times in seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Hoard the object at `path` (from the root of the tree) with `attributes` like `600:d+`.
+
+    `uid` is the local user whose entry it is; None: the daemon's owner.
+    """
+
+    path: str
+    attributes: str = ""
+    uid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Something at a path."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Remove the entries of a local user, or (None) of all."""
+
+    uid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """At most `limit` of each list in the answer; counts and sums are of all."""
+
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Whether walks begin by themselves."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSwitch:
+    """A profile to enable or disable."""
+
+    name: str
+    enabled: bool
+    uid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A process group or session."""
+
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many entries went."""
+
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the hoard database, and what it stands for as of the last survey (None: none yet)."""
+
+    id: int
+    path: str
+    """From the root of the tree, with a leading slash, as far as it is known where its volume is mounted."""
+    volume: str
+    """Hexadecimal."""
+    realm: str
+    place: str
+    """From the volume's root: `./a/b`."""
+    uid: int
+    priority: int
+    attributes: str
+    """`600:d+`."""
+    profile: str
+    """"": added by a command."""
+    state: str
+    """valid, suspect, indigent or inconsistent."""
+    trouble: str
+    bound: bool
+    objects: int | None
+    bytes: int | None
+    present: int | None
+    present_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something hoarded that is not here as it should be; `size` None: nobody knows."""
+
+    path: str
+    priority: int
+    verdict: str
+    why: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the last walk did."""
+
+    files: int
+    bytes: int
+    seconds: float
+    complete: bool
+    age: float
+    """Seconds since it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The hoard at a glance, and the walk under way."""
+
+    on: bool
+    hindrance: str
+    """Why no walk begins by itself now; "": nothing is against it."""
+    entries: int
+    walking: bool
+    walks: int
+    """How many have ended since the start."""
+    phase: str
+    """status, data or done; "" before the first."""
+    percent: int
+    files: int
+    bytes: int
+    files_left: int
+    bytes_left: int
+    eta: float | None
+    seconds: float
+    current: list[str]
+    """Large files on their way."""
+    last: Outcome | None
+    ready: bool | None
+    """Whether everything hoarded is here, as of the last survey."""
+    missing: int
+    missing_bytes: int
+    valid: int
+    suspect: int
+    indigent: int
+    inconsistent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether one may unplug."""
+
+    ready: bool
+    reachable: bool
+    """False: servers could not be asked, so what is here was not compared with theirs."""
+    objects: int
+    bytes: int
+    present: int
+    present_bytes: int
+    problems: list[Problem]
+    count: int
+    """Of all problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Some objects together."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Something that would go."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a walk would do."""
+
+    fetch: list[Problem]
+    evict: list[Evicted]
+    short: list[Problem]
+    """What would not fit."""
+    fetched: Sum
+    evicted: Sum
+    lacking: Sum
+    unknown: int
+    """Objects among those to fetch whose size nobody knows."""
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile; `mistakes` as `file:line:column: text`."""
+
+    name: str
+    file: str
+    enabled: bool
+    entries: int
+    mistakes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A line for a profile, for `files` files of `size` bytes that were opened."""
+
+    path: str
+    attributes: str
+    files: int
+    size: int
+
+
+# The cache
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Cached objects after inode number `after`, at most `limit`; of one volume (`name@realm`), or of all.
+
+    `validity`: only valid ones (True), or only others (False).
+    """
+
+    volume: str | None = None
+    after: int = 0
+    limit: int = 1000
+    validity: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A cached object; `priority` is that of replacement."""
+
+    number: int
+    path: str
+    fid: str
+    volume: str
+    type: str
+    """directory, file, link or mount."""
+    size: int
+    state: str
+    """absent, partial, cached, dirty or conflict."""
+    valid: bool
+    hoard: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The cache and its limits."""
+
+    size: int
+    used: int
+    free: int
+    """What could be written: clean copies would make room."""
+    objects: int
+    objects_limit: int
+    pending: int
+    """Changes that wait, and never make room."""
+    pending_bytes: int
+    pending_limit: int
+    hoarded: int
+    """Objects with a hoard priority."""
+    hoarded_bytes: int
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Drop the object at `path` with all cached below it, or (None) everything that is clean and not open."""
+
+    path: str | None = None
+    force: bool = False
+    """Also while the servers cannot be reached, and it could not be fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring an object; `recursive`: and all below it."""
+
+    path: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Another size for the cache, until the daemon ends."""
+
+    size: int
