@@ -204,6 +204,8 @@ class _Resolution:
         repaired = settle_repaired(node, views) if len(rows) == len(views) else None
         if repaired is not None:
             await self._install(Merged(directories={node: repaired}))
+            for child, _ in repaired.entries.values():
+                self._resolver.to_follow(self._group, child)
             return
         await self._mark(node, rows)
         raise CodaError(Code.EINCONS)

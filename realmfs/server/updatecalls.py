@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import BytesSink
 from realmfs.server.containers import sync_containers
 from realmfs.server.handles import Handles
 from realmfs.server.reintegrate import Blamed, execute, receive_log
+from realmfs.server.repairs import DirectoryRepair
 from realmfs.server.state import Caller, Found, Refusal, ServerState
+from realmfs.server.workingset import WorkingSet
 from realmfs.vice import calls
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import Store
-from realmfs.vice.types import ObjectType, Order, Rights, VersionFlags, VersionVector
+from realmfs.vice.repair import unpack_repair
+from realmfs.vice.types import Fid, ObjectType, Order, Rights, VersionFlags, VersionVector
 from realmfs.vice.wire import NoResults
 
 _MAX_TARGET = 4095
+_MAX_REPAIR = 8 << 20
 _MAX_VERSION = 0x7FFF0000
 _UNSOUND = VersionFlags.INCON | VersionFlags.BARREN | VersionFlags.COP2PENDING
 
@@ -120,28 +125,59 @@ class UpdateCalls:
         return NoResults()
 
     async def repair(self, caller: Caller, args: calls.Repair) -> calls.Repair.Reply:
-        """Give a file or symlink in conflict its new contents, for administrators (conflicts.md §5.4)."""
+        """Give a file or symlink in conflict its new contents, or edit a directory (conflicts.md §5.4).
+
+        Where nobody else has a replica there is nothing that could have diverged: administrators only.
+        """
         state = self._state
-        caller.require_administrator()
+        found = state.find(args.fid, inconsistent_ok=True)
+        if state.store.volumes.replicas(found.volume) == 1:
+            caller.require_administrator()
         _check_vector(args.status.vv)
-        async with state.exclusive(state.find(args.fid, inconsistent_ok=True).volume):
+        changed = [found.vnode.fid]
+        async with state.exclusive(found.volume):
             found = state.find(args.fid, inconsistent_ok=True)
             self._check_repair(caller, found, args)
-            await self._receive_repair(caller, found, args)
+            if found.vnode.is_directory:
+                changed = await self._repair_directory(caller, found, args)
+            else:
+                await self._receive_repair(caller, found, args)
             await state.store.database.durable()
-        await state.hosts.break_promises(found.volume, [found.vnode.fid], None)
-        return calls.Repair.Reply(status=state.status(caller, state.find(args.fid), promise=False))
+        await state.hosts.break_promises(found.volume, changed, None)
+        found = state.find(args.fid, inconsistent_ok=True)
+        return calls.Repair.Reply(status=state.status(caller, found, promise=False))
 
     def _check_repair(self, caller: Caller, found: Found, args: calls.Repair) -> None:
         vnode = found.vnode
-        if vnode.is_directory:
+        if vnode.is_directory and self._state.store.volumes.replicas(found.volume) == 1:
             raise CodaError(Code.EOPNOTSUPP, "a directory with one replica has nothing to be repaired from")
         if not vnode.vv.inconsistent:
             raise CodaError(Code.EINVAL, "the object is not in conflict")
         if vnode.vv.compare(args.status.vv, ignore_inconsistent=True) not in (Order.EQUAL, Order.SUBMITS):
             raise CodaError(Code.EINCOMPATIBLE)
-        if not caller.identity.may(self._state.acl_of(vnode), Rights.WRITE):
+        if not vnode.is_directory and not caller.identity.may(self._state.acl_of(vnode), Rights.WRITE):
             raise CodaError(Code.EACCES)
+
+    async def _repair_directory(self, caller: Caller, found: Found, args: calls.Repair) -> list[Fid]:
+        """Execute the commands for this replica; return what they have changed."""
+        sink = BytesSink(_MAX_REPAIR)
+        await caller.request.receive(sink, _MAX_REPAIR)
+        try:
+            sections = [one for one in unpack_repair(sink.data) if one.volume == found.volume.id]
+        except BadPacket as error:
+            raise CodaError(Code.EINVAL, str(error)) from error
+        if len(sections) > 1:
+            raise CodaError(Code.EINVAL, "two sections for one replica")
+        fid, work = found.vnode.fid, WorkingSet(self._state.store, found.volume)
+        work.repairing = True
+        work.bases[fid] = args.status.vv.with_flags(found.vnode.vv.flags)
+        work.touch(work.get(fid), args.store_id)
+        repair = DirectoryRepair(self._state, caller, work, fid, args.store_id)
+        for command in sections[0].commands if sections else ():
+            repair.execute(command)
+        work.commit(None)
+        work.drop_superseded()
+        return work.affected
 
     async def _receive_repair(self, caller: Caller, found: Found, args: calls.Repair) -> None:
         """Take the new contents and commit them with the status that comes along."""

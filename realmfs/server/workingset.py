@@ -52,6 +52,11 @@ class WorkingSet:
         self._blocks = 0
         self._stamps: dict[tuple[Fid, bytes], StoreId] = {}
         self._tombs: list[tuple[Fid, Tomb]] = []
+        self._planted: dict[Fid, Vnode] = {}
+        self.repairing = False
+        """Whether what is in conflict may be touched."""
+        self.bases: dict[Fid, VersionVector] = {}
+        """Vectors to count on from instead of those that are stored."""
         self._noted = store.volumes.replicas(volume) > 1
 
     # collecting
@@ -63,7 +68,7 @@ class WorkingSet:
         vnode = self._vnodes[fid]
         if vnode is None:
             raise CodaError(Code.VNOVNODE, f"{fid} does not exist")
-        if vnode.vv.inconsistent:
+        if vnode.vv.inconsistent and not self.repairing:
             raise CodaError(Code.EINCONS, f"{fid} is in conflict")
         return vnode
 
@@ -117,6 +122,10 @@ class WorkingSet:
         vnode.vv = vnode.vv.with_store_id(store_id)
         self._changed.pop(vnode.fid, None)
         self._changed[vnode.fid] = store_id
+
+    def plant(self, vnode: Vnode) -> None:
+        """Write an object as it is, without counting an update of it."""
+        self._planted[vnode.fid] = vnode
 
     def entered(self, directory: Fid, name: bytes, op: StoreId) -> None:
         """Note which change has put an entry there, or has set an attribute (merge.py)."""
@@ -189,7 +198,8 @@ class WorkingSet:
     @property
     def affected(self) -> list[Fid]:
         """Objects changed or removed that existed before: whoever has a promise for one must be told."""
-        return [fid for fid in (*self._removed, *self._changed) if fid not in self._created]
+        changed = dict.fromkeys((*self._removed, *self._changed, *self._planted))
+        return [fid for fid in changed if fid not in self._created]
 
     def is_removed(self, fid: Fid) -> bool:
         """Whether the batch has removed the object."""
@@ -209,7 +219,8 @@ class WorkingSet:
             for vnode in changed:
                 vnode.vv = self._final_vector(vnode)
             store.vnodes.remove(fid for fid in self._removed if fid not in self._created)
-            store.vnodes.write(changed)
+            planted = [vnode for vnode in self._planted.values() if vnode.fid not in self._removed]
+            store.vnodes.write([*planted, *changed])
             for fid, directory in self._directories.items():
                 store.vnodes.write_pages(fid, directory.take_dirty())
             self._note_elements(store)
@@ -237,6 +248,7 @@ class WorkingSet:
     def _final_vector(self, vnode: Vnode) -> VersionVector:
         stored = self._store.vnodes.find(vnode.fid)
         base = stored.vv if stored is not None else VersionVector()
+        base = self.bases.get(vnode.fid, base)
         raised = base.raised([self.volume.slot]).with_store_id(self._changed[vnode.fid])
         return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
 

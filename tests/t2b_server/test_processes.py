@@ -19,6 +19,7 @@ import trio
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
 from realmfs.rpc2.service import Address
 from realmfs.server.check import check_store
+from realmfs.server.database import StoreError
 from realmfs.server.groupfile import GroupFile, store_directory
 from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
@@ -93,7 +94,11 @@ class Processes:
         announced = f"as server {number} of 3" in (self.directory / f"{number}.log").read_text()
         if not announced or not (store_directory(self.directory, number) / "store.db").exists():
             return False
-        with self.store(number) as store:
+        try:
+            opened = self.store(number)
+        except StoreError:  # it is just being made
+            return False
+        with opened as store:
             volume = store.volumes.named(ROOT_VOLUME)
             return volume is not None and not volume.filling
 
