@@ -114,11 +114,12 @@ def command(
     try:
         places = [_place(address, number, count, numbers[0]) for number in numbers]
         with contextlib.ExitStack() as stores:
-            running = [
-                _Running(stores.enter_context(prepare(wanted, number, place[0])), place, auth_port)
-                for number, place in zip(numbers, places, strict=True)
-            ]
-            trio.run(_serve, wanted, running, tls)
+            running = []
+            for number, place in zip(numbers, places, strict=True):
+                store = stores.enter_context(prepare(wanted, number, place[0]))
+                certificates = _certificates(store.directory, tls)
+                running.append(_Running(store, place, auth_port, certificates, tls == "require"))
+            trio.run(_serve, wanted, running)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
 
@@ -152,10 +153,12 @@ class _Running:
     store: ServerStore
     place: tuple[str, int]
     auth_port: int | None
+    certificates: Certificates | None
+    tls_only: bool
 
 
-async def _serve(wanted: Wanted, running: list[_Running], tls: str) -> None:
-    started = [await _bind(wanted, one, tls) for one in running]
+async def _serve(wanted: Wanted, running: list[_Running]) -> None:
+    started = [await _bind(wanted, one) for one in running]
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             for server, _ in started:
@@ -169,11 +172,11 @@ async def _serve(wanted: Wanted, running: list[_Running], tls: str) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _bind(wanted: Wanted, one: _Running, tls: str) -> tuple[RealmServer, str]:
+async def _bind(wanted: Wanted, one: _Running) -> tuple[RealmServer, str]:
     """Take a server's addresses; return it with a line on where they are."""
-    certificates = _certificates(one.store.directory, tls)
+    certificates = one.certificates
     server = await RealmServer.bind(one.store, *one.place, one.auth_port, certificates)
-    server.file_server.tls_only = tls == "require"
+    server.file_server.tls_only = one.tls_only
     announce(wanted, one.store)
     files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
     which = f" as server {one.store.number} of {wanted.count}" if wanted.count > 1 else ""
