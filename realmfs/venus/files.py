@@ -17,7 +17,10 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import time
+
+import trio
 
 from realmfs.cache.containers import Container
 from realmfs.venus.access import Access
@@ -33,6 +36,7 @@ from realmfs.vice.types import ObjectType, Status
 log = logging.getLogger(__name__)
 
 WRITING = os.O_WRONLY | os.O_RDWR
+LOOKS = 4  # how often within the patience it is looked whether contents are still coming
 SMALL = 64 * 1024
 """Bytes of contents that go to the kernel with the answer to an open."""
 
@@ -179,8 +183,13 @@ class Files:
             content = await self._fetcher.wait(file.node, file.caller.uid, offset, size)
         return content.read(offset, min(size, max(content.length - offset, 0)))
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """Write into the container. Raises CodaError: EBADF, EFBIG; OSError ENOSPC."""
+    async def write(
+        self, handle: int, offset: int, data: bytes, advances: Callable[[], None] | None = None
+    ) -> int:
+        """Write into the container. Raises CodaError: EBADF, EFBIG; OSError ENOSPC.
+
+        The first write waits for all of the file; `advances` is called whenever more of it has come.
+        """
         file = self.file(handle)
         node = file.node
         if not file.writer:
@@ -188,17 +197,21 @@ class Files:
         end = offset + len(data)
         if end > FILE_LIMIT:
             raise CodaError(Code.EFBIG, node.label)
-        content = await self._writable(node, file.caller)
+        content = await self._writable(node, file.caller, advances=advances)
         if end > content.length:
             await self._core.room(size=end - content.length)
-            content = await self._writable(node, file.caller)
+            content = await self._writable(node, file.caller, advances=advances)
         # From here on no checkpoint: what is written goes into the container that was asked for.
         content.write(offset, data)
         self._changed(node, file.caller)
         return len(data)
 
-    async def truncate(self, node: Node, caller: Caller, length: int) -> None:
-        """Cut or lengthen a file. Without a writer who will flush it later, the store is logged at once."""
+    async def truncate(self, node: Node, caller: Caller, length: int, *, at_once: bool = False) -> None:
+        """Cut or lengthen a file.
+
+        The store is logged at once if nobody has it open for writing, who would flush it later, or if
+        `at_once` says that this is a change of its own.
+        """
         if length > FILE_LIMIT:
             raise CodaError(Code.EFBIG, node.label)
         before = None if self._is_written(node) else node.status
@@ -208,7 +221,7 @@ class Files:
             content = await self._writable(node, caller)
         content.truncate(length)
         self._changed(node, caller)
-        if not node.writers:
+        if at_once or not node.writers:
             try:
                 self.commit(node, caller)
             except (CodaError, OSError):
@@ -238,22 +251,48 @@ class Files:
             node.version += 1
             self._core.kernel_forget(node, pages=True)
 
-    async def _writable(self, node: Node, caller: Caller, *, empty: bool = False) -> Container:
+    async def _writable(
+        self,
+        node: Node,
+        caller: Caller,
+        *,
+        empty: bool = False,
+        advances: Callable[[], None] | None = None,
+    ) -> Container:
         """Return the node's container, whole, writable, and nobody else's."""
         node.require_current()
         if not self._is_written(node) and not node.gone:
             await self._core.authors.turn(node.volume, caller)
         key = ("writable", node.ino)
         while True:
-            await self._core.flights.wait(key)  # it may say so already and still be on its way to the disk
+            # It may say so already and still be on its way to the disk.
+            await self._follow(node, advances, partial(self._core.flights.wait, key))
             if node.content is not None and node.content.writing:
                 if empty and node.content.length:
                     node.content.truncate(0)
                 break
             work = self._make_empty if empty else self._make_writable
-            await self._core.flights.join(key, _bind(work, node, caller))
+            join = partial(self._core.flights.join, key, partial(work, node, caller))
+            await self._follow(node, advances, join)
         assert node.content is not None
         return node.content
+
+    async def _follow(
+        self, node: Node, advances: Callable[[], None] | None, wait: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Wait for something, and tell now and then that the contents it needs are coming."""
+        if advances is None:
+            await wait()
+            return
+        there = _present(node)
+        while True:
+            with trio.move_on_after(self._core.settings.patience / LOOKS) as look:
+                await wait()
+            if not look.cancelled_caught:
+                return
+            if _present(node) > there:
+                there = _present(node)
+                advances()
 
     async def _make_writable(self, node: Node, caller: Caller) -> None:
         content = await self._fetcher.whole(node, caller.uid)
@@ -315,7 +354,6 @@ class Files:
                     log.error("what was written to %s cannot be logged: %s", file.node.label, error)
 
 
-def _bind(
-    work: Callable[[Node, Caller], Awaitable[None]], node: Node, caller: Caller
-) -> Callable[[], Awaitable[None]]:
-    return lambda: work(node, caller)
+def _present(node: Node) -> int:
+    """Return how many bytes of a file are here."""
+    return node.content.present.total if node.content is not None else 0

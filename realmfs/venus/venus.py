@@ -302,7 +302,7 @@ class Venus:
                 raise CodaError(Code.EACCES, node.label)
         file = self.files.enter(node, caller, writer=False)
         try:
-            await self.files.truncate(node, caller, size)
+            await self.files.truncate(node, caller, size, at_once=handle is None)
         finally:
             self.files.leave(file)
 
@@ -413,10 +413,19 @@ class Venus:
         except OSError as error:
             raise CodaError.from_oserror(error) from error
 
-    @bounded
     async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """Write into the local copy."""
-        return await self.files.write(handle, offset, data)
+        """Write into the local copy; goes on longer than the patience only while the rest of it comes."""
+        patience = self.settings.patience
+
+        def advances() -> None:
+            scope.deadline = trio.current_time() + patience
+
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + patience) as scope:
+                return await self.files.write(handle, offset, data, advances)
+        except OSError as error:
+            raise CodaError.from_oserror(error) from error
+        raise CodaError(Code.ETIMEDOUT, "write")
 
     @bounded
     async def flush(self, handle: int) -> None:

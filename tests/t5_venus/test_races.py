@@ -1,5 +1,6 @@
 """What happens in between: while one request waits, another one changes what it rests on."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -506,3 +507,62 @@ async def test_a_file_that_turned_out_longer_while_it_came_is_not_read_short(
         await until(lambda: bool(seen))
         assert seen == [b"whole file"]
         await b.venus.release(opened.handle)
+
+
+async def test_the_first_write_into_a_large_file_waits_as_long_as_the_file_is_coming(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """20 s of fetching, with a patience of 10 s."""
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        size = 4 << 20
+        await b.write(f"{ROOT}/large", bytes(size))
+        await b.drained()
+        ino = (await a.look(f"{ROOT}/large")).ino
+        w.net.latency = 0.15
+        opened = await a.venus.open(ME, ino, os.O_RDWR)
+        started = trio.current_time()
+        assert await a.venus.write(opened.handle, size, b"!") == 1
+        assert trio.current_time() - started > a.settings.patience
+        w.net.latency = 0.001
+        await a.venus.release(opened.handle)
+        await a.drained()
+        assert (await b.look(f"{ROOT}/large")).size == size + 1
+
+
+async def test_the_first_write_into_a_file_that_does_not_come_ends_with_the_patience(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        size = 4 << 20
+        await b.write(f"{ROOT}/large", bytes(size))
+        await b.drained()
+        ino = (await a.look(f"{ROOT}/large")).ino
+        w.net.latency = 0.15
+        opened = await a.venus.open(ME, ino, os.O_RDWR)
+        a.offline()
+        started = trio.current_time()
+        with refused(errno.ETIMEDOUT):
+            await a.venus.write(opened.handle, size, b"!")
+        assert trio.current_time() - started <= 2 * a.settings.patience
+        await a.venus.release(opened.handle)
+        assert a.pending == 0
+
+
+async def test_truncating_by_path_is_logged_at_once_beside_a_writer(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        ino = await a.write(f"{ROOT}/f", b"0123456789")
+        await a.drained()
+        a.offline()
+        writer = await a.venus.open(ME, ino, os.O_RDWR)
+        await a.venus.write(writer.handle, 0, b"AB")
+        assert a.pending == 0
+        await a.venus.setattr(ME, ino, Changes(size=4))
+        assert a.pending == 1
+        await a.venus.write(writer.handle, 4, b"after")
+        await a.restart()
+        assert await a.read(f"{ROOT}/f") == b"AB23"
