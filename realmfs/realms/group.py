@@ -12,7 +12,7 @@ from math import inf
 
 import trio
 
-from realmfs.realms import reading, repairing, single, updating, volumecalls
+from realmfs.realms import reading, repairing, single, sweep, updating, volumecalls
 from realmfs.realms.context import Context
 from realmfs.realms.core import Core
 from realmfs.realms.fetching import Transfer
@@ -128,6 +128,17 @@ class Group:
     ) -> Status:
         """Fetch a small object from one server; not to be used before `validate` has found it current."""
         return await single.fetch_one(self.core, replica, fid, user, sink, self.core.patience(patience))
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it pays to ask for many objects in one sweep."""
+        return sweep.worthwhile(self.core)
+
+    async def sweep(
+        self, fids: Sequence[Fid], user: int, limit: int | None, *, patience: float | None = None
+    ) -> dict[Fid, sweep.Found]:
+        """Ask for many objects of the volume at once; see sweep.py. What is left out must be asked for."""
+        return await sweep.sweep(self.core, fids, user, limit, self.core.patience(patience))
 
     async def get_acl(self, fid: Fid, user: int, *, patience: float | None = None) -> AccessListAnswer:
         """Ask for a directory's access list as text."""

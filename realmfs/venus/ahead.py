@@ -9,13 +9,14 @@ up to a limit. The limit also bounds what a wrong guess costs.
 from collections.abc import Iterable, Sequence
 
 STEPS_BEFORE = 2
+CONFIDENT = 4  # steps that having listed a directory counts for
 GAP = 4  # entries that may be passed over in a step: directories, or what the kernel still knew
 
 
 class _Order:
     """One way through the names: where the program is, since how many steps, how far ahead we are."""
 
-    __slots__ = ("ahead", "last", "names", "places", "steps")
+    __slots__ = ("ahead", "given", "last", "names", "places", "steps")
 
     def __init__(self, names: Sequence[bytes]) -> None:
         self.names = names
@@ -23,6 +24,11 @@ class _Order:
         self.last = -1
         self.steps = 0
         self.ahead = 0
+        self.given = 0
+
+    def begin(self) -> None:
+        """Be before the first name, and confident."""
+        self.last, self.ahead, self.given, self.steps = -1, 0, 0, CONFIDENT
 
     def step(self, name: bytes) -> None:
         """Note where the program is."""
@@ -32,17 +38,17 @@ class _Order:
         if 0 < place - self.last <= GAP:
             self.steps += 1
         else:
-            self.steps = 0
+            self.steps = self.given = 0
             self.ahead = place + 1
         self.last = place
 
     def window(self, limit: int) -> Sequence[bytes]:
-        """Return the names to bring now; half a window at a time, so that they can go in batches."""
-        size = min(limit, 1 << min(self.steps, 16))
+        """Return the names to bring now; none before half of the last ones are used: they go in batches."""
         start = max(self.ahead, self.last + 1)
-        if start - self.last > size // 2 + 1:
+        if start - self.last - 1 > min(self.given, limit) // 2:
             return ()
-        self.ahead = self.last + 1 + size
+        self.given = min(limit, 1 << min(self.steps, 16))
+        self.ahead = self.last + 1 + self.given
         return self.names[start : self.ahead]
 
 
@@ -63,6 +69,11 @@ class Walk:
     def size(self) -> int:
         """How many names there were when the walk began."""
         return len(self._orders[0].names)
+
+    def begin(self) -> None:
+        """Expect the first name next: somebody has listed them all."""
+        for order in self._orders:
+            order.begin()
 
     @property
     def in_order(self) -> bool:

@@ -21,6 +21,7 @@ from realmfs.cache.containers import Container, ContainerSink
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import Role
 from realmfs.realms.fetching import VersionChangedError
+from realmfs.realms.sweep import Found
 from realmfs.realms.types import Attributes
 from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import BytesSink
@@ -63,7 +64,8 @@ class Fetcher:
             if directory is not None:
                 return directory
             self._refuse_hopeless(node)
-            await self._core.flights.join(("data", node.ino), lambda: self._fetch_whole(node, uid))
+            if not await self._validator.swept(node):
+                await self._join(node, uid)
         raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
 
     def present(self, node: Node) -> Directory | None:
@@ -96,8 +98,24 @@ class Fetcher:
             if node.link is not None:
                 return node.link
             self._refuse_hopeless(node)
-            await self._core.flights.join(("data", node.ino), lambda: self._fetch_whole(node, uid))
+            if not await self._validator.swept(node):
+                await self._join(node, uid)
         raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    async def _join(self, node: Node, uid: int) -> None:
+        """Fetch the whole, or wait for whoever does. That another user was refused says nothing."""
+        flight = self._core.flights.start(("data", node.ino), lambda: self._fetch_whole(node, uid), uid)
+        await self._landed(flight, uid)
+
+    async def _landed(self, flight: Flight, uid: int) -> bool:
+        """Wait for a fetch; tell whether it came to anything. Raises CodaError if it failed for this user."""
+        try:
+            await self._core.flights.land(flight)
+        except CodaError:
+            if flight.user == uid:
+                raise
+            return False
+        return True
 
     async def _fetch_whole(self, node: Node, uid: int) -> None:
         """Fetch a directory or a link: small, and only of use as a whole."""
@@ -120,12 +138,15 @@ class Fetcher:
             if not self._counts(node, uid, answer, sample, edition, filling=False):
                 return
             if directory is not None:
-                node.directory = directory
-                core.cache.directories.replace(node.ino, data)
-                self._remember(node)
+                self._keep_directory(node, directory, data)
             else:
                 node.link = data
                 core.nodes.save(node)
+
+    def _keep_directory(self, node: Node, directory: Directory, image: bytes) -> None:
+        node.directory = directory
+        self._core.cache.directories.replace(node.ino, image)
+        self._remember(node)
 
     def _parse(self, node: Node, image: bytes) -> Directory:
         try:
@@ -171,6 +192,8 @@ class Fetcher:
         content = self.at_hand(node)
         if content is not None and content.whole and not content.filling:
             return content
+        if await self._validator.swept(node):
+            return await self.begin(node, uid)
         if not self._core.flights.flying(("data", node.ino)):
             self._refuse_hopeless(node)
             await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
@@ -181,7 +204,8 @@ class Fetcher:
         while (content := self._filling(node)) is not None and not content.has(0, 1):
             await content.wait(0, 1)
         if content is None:
-            await self._core.flights.land(flight)
+            if not await self._landed(flight, uid):
+                return await self.begin(node, uid)
             content = self.at_hand(node)
         if content is None:
             raise CodaError(Code.ETIMEDOUT, node.label)
@@ -206,6 +230,36 @@ class Fetcher:
         content.filling = True
         await self._fetch_file(node, uid, content, None)
 
+    def take_in_small(self, node: Node, uid: int, found: Found, sample: Promise, edition: int) -> bool:
+        """Take in an object that came whole, in a sweep; tell whether its container was left open.
+
+        Inside a transaction. Raises CodaError, also when there is no room.
+        """
+        data, answer = found.data or b"", found.attributes
+        if node.content is not None or node.container is not None or node.ours or node.gone:
+            return False
+        if node.is_directory:
+            directory = self._parse(node, data)
+            if self._counts(node, uid, answer, sample, edition, filling=False):
+                self._keep_directory(node, directory, data)
+            return False
+        if answer.status.type is ObjectType.SYMLINK:
+            if self._counts(node, uid, answer, sample, edition, filling=False):
+                node.link = data
+                self._core.nodes.save(node)
+            return False
+        if not self._counts(node, uid, answer, sample, edition, filling=True):
+            return False
+        try:
+            content = self._core.cache.containers.create()
+            node.content = content
+            content.write(0, data)
+            self._arrived(node, content)
+        except OSError as error:
+            self.settle(node)
+            raise CodaError.from_oserror(error) from error
+        return True
+
     def start(self, node: Node, uid: int, limit: int | None = None) -> Flight:
         """Begin to fetch a file's contents without waiting, unless that is going on."""
         flights, key = self._core.flights, ("data", node.ino)
@@ -215,7 +269,7 @@ class Fetcher:
             node, limit or 0
         ).share()  # the flight's, whatever becomes of the node meanwhile
         content.filling = True
-        return flights.start(key, lambda: self._fetch_file(node, uid, content, limit))
+        return flights.start(key, lambda: self._fetch_file(node, uid, content, limit), uid)
 
     def at_hand(self, node: Node) -> Container | None:
         """Return the file's container, open, if there is any; None if nothing of the contents is here."""
@@ -241,7 +295,7 @@ class Fetcher:
             content = await self.begin(node, uid)
             if content.whole and not content.filling:
                 return content
-            await self._core.flights.land(self.start(node, uid))
+            await self._landed(self.start(node, uid), uid)
 
     async def wait(self, node: Node, uid: int, offset: int, count: int) -> Container:
         """Return the container once a range of it is here. Ends when nothing has come for `patience` seconds.
@@ -256,7 +310,7 @@ class Fetcher:
             before = content.present.total
             with trio.move_on_after(patience):
                 if not await content.wait(offset, count):
-                    await self._core.flights.land(self.start(node, uid))
+                    await self._landed(self.start(node, uid), uid)
             if content.filling and content.present.total == before:
                 raise CodaError(Code.ETIMEDOUT, f"{node.label}: nothing came for {patience:.0f} s")
 

@@ -14,7 +14,7 @@ at `await`). So nothing is held while waiting, and nothing can deadlock.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 import trio
@@ -73,17 +73,28 @@ class Flights:
         finally:
             self.wanted -= wanted
 
-    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> "Flight":
-        """Begin the work of that key without waiting; if it is under way already, leave it."""
+    def start(self, key: Hashable, work: Callable[[], Awaitable[Any]], user: int | None = None) -> "Flight":
+        """Begin the work of that key without waiting; if it is under way already, leave it.
+
+        `user`: on whose behalf, if another one's outcome could be different.
+        """
         flight = self._flying.get(key)
-        if flight is None:
-            if self._nursery is None:
-                raise CodaError(Code.ETIMEDOUT, "the cache manager is not running")
-            flight = self._flying[key] = Flight()
-            self._nursery.start_soon(self._fly, key, flight, work, name=f"flight {key}")
+        return self.start_all((key,), work, user) if flight is None else flight
+
+    def start_all(
+        self, keys: Sequence[Hashable], work: Callable[[], Awaitable[Any]], user: int | None = None
+    ) -> "Flight":
+        """Begin work that is of several keys; none of them may be flying."""
+        if self._nursery is None:
+            raise CodaError(Code.ETIMEDOUT, "the cache manager is not running")
+        flight = Flight(user)
+        self._flying.update(dict.fromkeys(keys, flight))
+        self._nursery.start_soon(self._fly, keys, flight, work, name=f"flight {keys[0]}")
         return flight
 
-    async def _fly(self, key: Hashable, flight: "Flight", work: Callable[[], Awaitable[Any]]) -> None:
+    async def _fly(
+        self, keys: Sequence[Hashable], flight: "Flight", work: Callable[[], Awaitable[Any]]
+    ) -> None:
         try:
             flight.value = await work()
             flight.error = None
@@ -92,19 +103,21 @@ class Flights:
         except OSError as error:
             flight.error = CodaError.from_oserror(error)
         except Exception:
-            log.exception("work for %s failed", key)
+            log.exception("work for %s failed", keys[0])
             flight.error = CodaError(Code.EIO, "internal error")
         finally:
-            del self._flying[key]
+            for key in keys:
+                del self._flying[key]
             flight.landed.set()
 
 
 class Flight:
     """Work under way."""
 
-    __slots__ = ("error", "hurry", "landed", "value")
+    __slots__ = ("error", "hurry", "landed", "user", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, user: int | None) -> None:
+        self.user = user
         self.landed = trio.Event()
         self.hurry: Callable[[], None] | None = None
         """Called when somebody begins to wait for what was begun on an errand."""

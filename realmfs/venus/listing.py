@@ -31,6 +31,7 @@ class OpenDirectory:
     node: Node
     caller: Caller
     entries: list[tuple[bytes, int, int]] = field(default_factory=list)
+    lasting: bool = False
 
 
 class Listings:
@@ -48,7 +49,7 @@ class Listings:
         """Open a directory. Raises CodaError: ENOTDIR, EACCES, and what fetching it raises.
 
         The kernel may keep the names and list them by itself, after the next open here has said that they
-        still hold. Of realms that come to be nobody tells us, so those it may not keep.
+        still hold; but not those of realms, of which nobody tells us, nor those of conflicts.
         """
         if not node.is_directory or node.conflict:
             raise CodaError(Code.ENOTDIR, node.label)
@@ -56,12 +57,11 @@ class Listings:
         await self._fill(listing)
         handle, self._next = self._next, self._next + 1
         self._open[handle] = listing
-        lasting = node.ino != ROOT_INODE
         names = (node.version, node.edition)
-        keep = lasting and node.kernel_listing == names
-        if lasting and caller.kernel:
-            node.kernel_listing = names
-        return Opened(handle, keep, lasting=lasting)
+        keep = listing.lasting and node.kernel_listing == names
+        if caller.kernel:
+            node.kernel_listing = names if listing.lasting else None
+        return Opened(handle, keep, lasting=listing.lasting)
 
     async def _fill(self, listing: OpenDirectory) -> None:
         node = listing.node
@@ -77,6 +77,7 @@ class Listings:
         listing.entries = [entry for entry in directory.items() if entry[0] not in DOTS]
         hidden = self._core.conflicts.names_in(node.ino) - {entry[0] for entry in listing.entries}
         listing.entries += [(name, 0, 0) for name in sorted(hidden)]
+        listing.lasting = not hidden
 
     async def read(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries after `position`, at most `limit`."""

@@ -1,23 +1,86 @@
 """Bringing ahead what a program that walks through a directory will ask for next.
 
 When the questions for entries come in an order (`ahead.Walk`), their status is brought ahead, several at
-once; when small files are opened one after the other, their contents as well: a file of which nothing is
-known yet is fetched in one round with its status. Nobody asked for these, so there are bounds: on how much
-is under way, and on the size; a file that turns out to be large is given up.
+once; when small files, or directories, are opened one after the other, their contents as well. Whoever has
+listed a directory will ask in order from its first name on, and who has read the files of another one will
+read these. Nobody asked for these, so there are bounds: on
+how much is under way, on the size, and on what is remembered of walks.
+
+From near servers they come in sweeps (sweeps.py), from far ones each by itself, all at the same time.
 """
 
 import functools
-from collections import deque
-from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from realmfs.venus.ahead import Walk
 from realmfs.venus.core import Core
+from realmfs.venus.face import Caller
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.listing import DOTS
 from realmfs.venus.node import Node
+from realmfs.venus.sweeps import Sweeps
 from realmfs.venus.validity import Validator
+from realmfs.vice.directory import Directory
 from realmfs.vice.types import Fid, ObjectType
+
+WALKS = 64
+"""Directories of which is remembered how programs go through them."""
+NAMES = 200_000
+"""Names in all of these together."""
+AT_ONCE = 64
+"""Objects under way at once."""
+BUDGET = 1 << 20
+"""Bytes of contents brought ahead in one directory, as far as the size of the last file tells."""
+
+Bring = Callable[[Sequence[Node], int], Awaitable[None]]
+
+
+class Portion(NamedTuple):
+    """Objects to bring together, and how; `kind` tells apart what may be under way for the same object."""
+
+    kind: str
+    bring: Bring
+    nodes: Sequence[Node]
+    uid: int
+
+
+class Walks:
+    """The ways programs take, by the number of the directory; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._walks: OrderedDict[int, Walk] = OrderedDict()
+        self._names = 0
+
+    def known(self, node: Node) -> Walk | None:
+        """Return the walk through a directory, if there is one."""
+        return self._walks.get(node.ino)
+
+    def through(self, node: Node, directory: Directory, name: bytes) -> Walk:
+        """Return the walk through a directory, which has that name."""
+        walk = self._walks.get(node.ino)
+        if walk is None or (not walk.knows(name) and len(directory) > 2 * walk.size):
+            # Making a walk costs as much as a listing; one that grows is not made anew for each new name.
+            self._forget(node.ino)
+            walk = Walk(each for each in directory.names() if each not in DOTS)
+            self._walks[node.ino] = walk
+            self._names += walk.size
+            while len(self._walks) > 1 and (len(self._walks) > WALKS or self._names > NAMES):
+                self._forget(next(iter(self._walks)))
+        return walk
+
+    def _forget(self, number: int) -> None:
+        walk = self._walks.pop(number, None)
+        if walk is not None:
+            self._names -= walk.size
+
+
+def _remember(numbers: OrderedDict[int, None], number: int) -> None:
+    numbers[number] = None
+    numbers.move_to_end(number)
+    if len(numbers) > WALKS:
+        numbers.popitem(last=False)
 
 
 class ReadAhead:
@@ -27,96 +90,125 @@ class ReadAhead:
         self._core = core
         self._validator = validator
         self._fetcher = fetcher
-        self._looks: WeakKeyDictionary[Node, Walk] = WeakKeyDictionary()
-        self._reads: WeakKeyDictionary[Node, Walk] = WeakKeyDictionary()
-        self._waiting: deque[tuple[Node, int, bool]] = deque(maxlen=4 * core.settings.status_ahead)
+        self._sweeps = Sweeps(core, validator, fetcher)
+        self._looks = Walks()
+        self._reads = Walks()
+        self._listed: OrderedDict[int, None] = OrderedDict()
+        self._readers: OrderedDict[int, None] = OrderedDict()
+        self._waiting: deque[Portion] = deque(maxlen=4 * core.settings.status_ahead)
         self._flying = 0
         # What nobody asked for may take an eighth of the cache while it is on its way.
         affordable = core.cache.limits.bytes // 8 // core.settings.data_ahead_size
         self._data_limit = min(core.settings.data_ahead, affordable)
 
-    def looked_up(self, parent: Node, name: bytes, uid: int) -> None:
+    def listed(self, node: Node) -> None:
+        """Note that a program has listed a directory to its end."""
+        _remember(self._listed, node.ino)
+
+    def looked_up(self, parent: Node, name: bytes, caller: Caller) -> None:
         """Note that a name was looked up; bring the status of the next ones."""
-        reads = self._reads.get(parent)
+        reads = self._reads.known(parent)
         if reads is not None and reads.in_order:
             return  # their status comes along with their contents
-        self._note(self._looks, parent, name, uid, self._core.settings.status_ahead, data=False)
+        reader = parent.ino in self._listed and caller.pid in self._readers
+        limit = self._data_limit if reader else self._core.settings.status_ahead
+        self._note(self._looks, parent, name, caller.uid, limit, data=reader)
 
-    def opened(self, node: Node, uid: int) -> None:
-        """Note that a file was opened for reading; if it was a small one, bring the next ones whole."""
+    def opened(self, node: Node, caller: Caller) -> None:
+        """Note that a small file, or a directory, was opened for reading; bring the next ones whole."""
         parent = self._core.nodes.in_memory(node.parent)
         if parent is None or node.status is None or node.status.length > self._core.settings.data_ahead_size:
             return
-        if self._data_limit:
-            self._note(self._reads, parent, node.name, uid, self._data_limit, data=True)
+        limit = min(self._data_limit, max(BUDGET // max(node.status.length, 1), 2))
+        in_order = self._data_limit and self._note(
+            self._reads, parent, node.name, caller.uid, limit, data=True
+        )
+        if in_order and not node.is_directory:
+            _remember(self._readers, caller.pid)
 
-    def _note(
-        self,
-        walks: WeakKeyDictionary[Node, Walk],
-        parent: Node,
-        name: bytes,
-        uid: int,
-        limit: int,
-        *,
-        data: bool,
-    ) -> None:
+    def _note(self, walks: Walks, parent: Node, name: bytes, uid: int, limit: int, *, data: bool) -> bool:
+        """Note a step; tell whether it was one of several in order."""
         directory = parent.directory
-        if directory is None or name not in directory or not parent.volume.reachable:
-            return
-        walk = walks.get(parent)
-        if walk is None or (not walk.knows(name) and len(directory) > 2 * walk.size):
-            # Making a walk costs as much as a listing; one that grows is not made anew for each new name.
-            walk = walks[parent] = Walk(name for name in directory.names() if name not in DOTS)
-        for following in walk.used(name, limit):
-            found = directory.lookup(following)
-            if found is None:
-                continue
-            node = self._core.nodes.get(parent.volume, Fid(parent.volume.id, *found))
-            if not node.name:
-                node.parent, node.name = parent.ino, following
-            self._waiting.append((node, uid, data))
+        if directory is None or not parent.volume.reachable or name not in directory:
+            return False
+        walk = walks.through(parent, directory, name)
+        fresh = walks is self._looks and parent.ino in self._listed
+        if fresh:
+            del self._listed[parent.ino]
+            walk.begin()
+        following = walk.used(name, limit)
+        if not following:
+            return walk.in_order
+        names = (name, *following) if fresh else following
+        with self._core.cache.transaction():
+            nodes = [self._child(parent, directory, each) for each in names]
+        self._plan([node for node in nodes if node is not None], parent, uid, data=data)
         self._pump()
+        return True
+
+    def _child(self, parent: Node, directory: Directory, name: bytes) -> Node | None:
+        found = directory.lookup(name)
+        if found is None:
+            return None
+        node = self._core.nodes.get(parent.volume, Fid(parent.volume.id, *found))
+        if not node.name:
+            node.parent, node.name = parent.ino, name
+        return node
+
+    def _plan(self, nodes: Sequence[Node], parent: Node, uid: int, *, data: bool) -> None:
+        """Queue what is to be brought, in portions."""
+        whole = [node for node in nodes if data and self._wants_data(node)]
+        rest = [node for node in nodes if node not in whole]
+        # What is only suspect is not brought: the first that is asked for takes fifty along (validity.py).
+        runts = [node for node in rest if node.status is None and not node.gone]
+        near = parent.volume.place is not None and parent.volume.place.group.sweeps
+        settings = self._core.settings
+        if near:
+            self._queue(Portion("sweep", self._sweeps.contents, whole, uid), settings.sweep)
+            self._queue(Portion("sweep", self._sweeps.status, runts, uid), settings.validate_batch)
+        else:
+            self._queue(Portion("alone", self._contents, whole, uid), 1)
+            self._queue(Portion("alone", self._status, runts, uid), 1)
+
+    def _queue(self, portion: Portion, size: int) -> None:
+        for start in range(0, len(portion.nodes), size):
+            self._waiting.append(portion._replace(nodes=portion.nodes[start : start + size]))
 
     def _pump(self) -> None:
-        while self._waiting and self._flying < self._core.settings.status_ahead:
-            node, uid, data = self._waiting.popleft()
-            if data and self._wants_data(node):
-                self._start(node, uid, self._data)
-            elif not node.valid and not node.gone:
-                self._start(node, uid, self._status)
+        flights = self._core.flights
+        while self._waiting and self._flying < AT_ONCE:
+            portion = self._waiting.popleft()
+            wanted = {(portion.kind, node.ino): node for node in portion.nodes}
+            wanted = {key: node for key, node in wanted.items() if not flights.flying(key)}
+            if wanted:
+                self._flying += len(wanted)
+                portion = portion._replace(nodes=list(wanted.values()))
+                flights.start_all(list(wanted), functools.partial(self._bring, portion))
 
-    def _start(self, node: Node, uid: int, bring: Callable[[Node, int], Awaitable[None]]) -> None:
-        key = ("ahead", node.ino, bring)
-        if not self._core.flights.flying(key):  # else it would be counted twice and land once
-            self._flying += 1
-            self._core.flights.start(key, functools.partial(bring, node, uid))
+    async def _bring(self, portion: Portion) -> None:
+        try:
+            await portion.bring(portion.nodes, portion.uid)
+        finally:
+            self._flying -= len(portion.nodes)
+            self._pump()
 
     def _wants_data(self, node: Node) -> bool:
-        if (
-            node.is_directory
-            or node.container is not None
-            or node.ours
-            or node.gone
-            or node.content is not None
-        ):
+        if node.ours or node.gone or node.conflict or node.content is not None or node.container is not None:
             return False
+        if node.is_directory:
+            return node.directory is None and not (node.stored and self._core.cache.directories.has(node.ino))
         if node.status is None:
             return True
         small = node.status.length <= self._core.settings.data_ahead_size
         return small and node.valid and node.type is ObjectType.FILE
 
-    async def _status(self, node: Node, uid: int) -> None:
-        try:
+    async def _status(self, nodes: Iterable[Node], uid: int) -> None:
+        for node in nodes:
             await self._validator.status(node, uid)
-        finally:
-            self._landed()
 
-    async def _data(self, node: Node, uid: int) -> None:
-        try:
-            await self._fetcher.ahead(node, uid)
-        finally:
-            self._landed()
-
-    def _landed(self) -> None:
-        self._flying -= 1
-        self._pump()
+    async def _contents(self, nodes: Iterable[Node], uid: int) -> None:
+        for node in nodes:
+            if node.is_directory:
+                await self._fetcher.directory(node, uid)
+            else:
+                await self._fetcher.ahead(node, uid)

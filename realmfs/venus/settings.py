@@ -41,8 +41,9 @@ class VenusSettings:
     objects_in_memory: int = 20_000
     directories_in_memory: int = 512
     validate_batch: int = 50
-    status_ahead: int = 32
-    data_ahead: int = 24
+    status_ahead: int = 64
+    data_ahead: int = 48
+    sweep: int = 16
     data_ahead_size: int = 256 * 1024
     quiet_programs: frozenset[str] = QUIET_PROGRAMS
     system_type: str = "x86_64_linux"

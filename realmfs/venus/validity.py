@@ -31,6 +31,7 @@ from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
 log = logging.getLogger(__name__)
 
 DOUBT = 0.4
+SWEEP_PATIENCE = 2.0  # s that an object is left to a sweep
 ROUNDS = (
     3  # how often one request asks again because a callback raced the answer; then the answer is fresh enough
 )
@@ -112,6 +113,8 @@ class Validator:
     async def _comes_by_itself(self, node: Node) -> bool:
         """Wait for a fetch or a batch that is under way and tells of the node, too; tell whether it did."""
         flights = self._core.flights
+        if await self.swept(node) and node.valid:
+            return True
         if node.status is None:
             await flights.wait(("data", node.ino))
             return node.status is not None
@@ -119,6 +122,15 @@ class Validator:
             await flights.wait(self._in_batch[node.ino])
             return node.valid
         return False
+
+    async def swept(self, node: Node) -> bool:
+        """Wait for a sweep that is to bring the node, if there is one, but not for long; tell whether."""
+        key = ("sweep", node.ino)
+        if not self._core.flights.flying(key):
+            return False
+        with trio.move_on_after(SWEEP_PATIENCE):
+            await self._core.flights.wait(key)
+        return True
 
     async def _ask(self, node: Node, uid: int) -> None:
         if node.status is None or node.stale or not self._knows(node, uid):

@@ -225,7 +225,7 @@ class Venus:
     async def lookup(self, caller: Caller, parent: int, name: bytes) -> Attr:
         """Return what a name means; `ino` 0 if there is no such name."""
         above = self.core.nodes.by_number(parent)
-        self.readahead.looked_up(above, name, caller.uid)
+        self.readahead.looked_up(above, name, caller)
         node = await self.resolver.child(caller, above, name)
         if above.valid:
             above.kernel_names.add(name)
@@ -338,14 +338,18 @@ class Venus:
         node = self.core.nodes.by_number(ino)
         if self.fetcher.present(node) is None and node is not self.core.top:
             self.programs.check(caller)
-        handle = await self.listings.open(caller, node)
+        opened = await self.listings.open(caller, node)
         self.hoard.learner.opened(caller, node)
-        return handle
+        self.readahead.opened(node, caller)
+        return opened
 
     @bounded
     async def readdir(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries; waits for no status."""
-        return await self.listings.read(handle, position, limit)
+        entries = await self.listings.read(handle, position, limit)
+        if len(entries) < limit:
+            self.readahead.listed(self.listings.directory(handle).node)
+        return entries
 
     async def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -366,7 +370,7 @@ class Venus:
             self.programs.check(caller)
         opened = await self.files.open(caller, node, flags)
         self.hoard.learner.opened(caller, node)
-        self.readahead.opened(node, caller.uid)
+        self.readahead.opened(node, caller)
         return opened
 
     @bounded

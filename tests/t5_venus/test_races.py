@@ -184,7 +184,8 @@ async def test_an_object_wanted_twice_ahead_leaves_the_count_right(
         vnode, unique = directory.lookup(b"f") or (0, 0)
         node = b.venus.core.nodes.get(root.volume, root.fid._replace(vnode=vnode, unique=unique))
         ahead = b.venus.readahead
-        ahead._waiting.extend([(node, ME.uid, False), (node, ME.uid, True)])
+        for data in (False, True):
+            ahead._plan([node, node], root, ME.uid, data=data)
         ahead._pump()
         assert ahead._flying
         await trio.sleep(10)
