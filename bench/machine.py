@@ -13,7 +13,7 @@ import realmfs
 from bench.subject import version_of
 
 About = dict[str, Any]
-PACKAGES = ("trio", "cryptography")
+PACKAGES = ("trio", "cryptography", "pyfuse3")
 
 
 def describe(room: Path) -> About:

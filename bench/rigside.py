@@ -2,7 +2,7 @@
 servers.
 
 Both read as nobody, through a FUSE layer of their own: the reference client through the rig's bridge, which
-caches nothing, realmfs through its own. What these layers cost shows when all data is on this machine
+caches nothing, realmfs through pyfuse3. What these layers cost shows when all data is on this machine
 already: `fuse_shares` tells it for both, so that the comparison with it taken off can be seen too.
 """
 

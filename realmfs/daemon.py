@@ -166,7 +166,7 @@ class Daemon:
             ready(_with_warnings("serving without a mount", facts.status().troubles))
             await self._ending.wait()
             return
-        # Only here, so that everything but the mount starts without it.
+        # Only here, so that everything but the mount works without pyfuse3.
         from realmfs.fuse.session import MountSettings, Session
 
         settings = self._settings

@@ -49,8 +49,7 @@ class MemoryFiles:
         self.nodes: dict[int, Node] = {}
         self.calls: Counter[str] = Counter()
         self.unknown_status = False  # readdir then tells no attributes
-        self.push = False  # contents then go out with the answer to an open, and no close is flushed
-        self.lasting = False  # the kernel may then keep the names of directories
+        self.push = False  # contents then go out with the answer to an open
         self.serials = itertools.count(ROOT_INODE)
         self.handles: dict[int, Node] = {}
         self.removed_open: set[int] = set()
@@ -144,7 +143,7 @@ class MemoryFiles:
     async def opendir(self, caller: Caller, ino: int) -> Opened:
         self.calls["opendir"] += 1
         node = self._get(ino)
-        return Opened(self._open(node), keep_cache=self.lasting, lasting=self.lasting)
+        return Opened(self._open(node), keep_cache=False)
 
     def _open(self, node: Node) -> int:
         handle = next(self.serials)
@@ -168,7 +167,7 @@ class MemoryFiles:
         if flags & os.O_TRUNC:
             node.data.clear()
         if self.push:
-            return Opened(self._open(node), False, flushes=False, contents=bytes(node.data))
+            return Opened(self._open(node), False, bytes(node.data))
         return Opened(self._open(node), True)
 
     async def create(
@@ -287,8 +286,6 @@ class MemoryFiles:
         match name.removeprefix(b"user.test."):
             case b"unknown-status":
                 self.unknown_status = value == b"1"
-            case b"lasting":
-                self.lasting = value == b"1"
             case b"push":
                 self.push = value == b"1"
             case b"data":

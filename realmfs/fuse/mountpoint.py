@@ -1,11 +1,12 @@
 """Can we mount on this directory and on this machine? If not: what is wrong and what to do.
 
-The kernel and fusermount3 give their reasons as an errno or in one line, so everything that usually goes
-wrong is looked for beforehand. A dead mount ("Transport endpoint is not connected") left by a killed daemon
-is detached.
+libfuse prints its own reasons to stderr of a daemon that nobody sees, so everything that usually goes wrong
+is looked for beforehand. A dead mount ("Transport endpoint is not connected") left by a killed daemon is
+detached.
 """
 
 import errno
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -25,6 +26,11 @@ class MountError(Exception):
 
 def obstacle() -> str | None:
     """Return what on this machine stands in the way of any mount, with the cure; None if nothing does."""
+    if importlib.util.find_spec("pyfuse3") is None:
+        return (
+            "pyfuse3 is not installed. Install gcc, pkg-config and libfuse3-dev with your package manager, "
+            "then: pip install 'realmfs[mount]'"
+        )
     missing = f"{DEVICE} is missing. Run `modprobe fuse` as root; start a container with --device {DEVICE}"
     try:
         if DEVICE.stat().st_rdev != _DEVICE_NUMBER:  # what a container puts there to hide it

@@ -1,30 +1,39 @@
 """One mount from its making to its end.
 
-The end comes when the kernel has let go of the connection: after the last close of the last open file,
-however early the mount was taken out of the tree.
+pyfuse3 keeps its session in module globals: one mount per process, and never a second after the first.
+
+Two properties of its main loop are met here. It waits until the device is readable and then reads with a
+*blocking* read; if the process whose request was readable is killed in between, the read sleeps, and the
+whole daemon with it, until the next request comes. A timer signal wakes it: the read then returns EINTR,
+which the loop takes for "try again". (A thread could not help: the loop holds the interpreter's lock while
+it reads.) And the loop ends when the kernel has closed the connection, that is after the last close of the
+last open file, however early the mount was taken out of the tree.
 """
 
 import logging
 import os
-import subprocess
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+import pyfuse3
 import trio
 
 from realmfs.fuse import mounts
-from realmfs.fuse.device import Device, mount
+from realmfs.fuse.handler import Requests
 from realmfs.fuse.mountpoint import MountError, obstacle, prepare
 from realmfs.fuse.notify import Notifier
 from realmfs.fuse.operations import Operations
-from realmfs.fuse.requests import Requests
-from realmfs.fuse.workers import Workers
 from realmfs.venus.face import FileSystem
 
 log = logging.getLogger(__name__)
 
+_HEARTBEAT = 0.5  # seconds; what a request that vanishes under the loop can cost
 _ANSWERS_WITHIN = 10.0
+_WORKERS = 400  # requests served at once; each may wait for a server as long as patience lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +53,9 @@ class Session:
         """Nothing is mounted yet; `notifier` may be used from now on."""
         self.directory = settings.directory
         self.requests = Requests(settings.deadline)
-        self.notifier = Notifier(self._tell_inode, self._tell_entry)
+        self.notifier = Notifier(_tell_inode, _tell_entry)
         self.minor: int | None = None
         self._settings = settings
-        self._device: Device | None = None
-        self._serving = trio.CancelScope()
 
     async def run(
         self, files: FileSystem, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -58,19 +65,16 @@ class Session:
         if reason is not None:
             raise MountError(reason)
         self.directory = await prepare(self._settings.directory, create=self._settings.create_directory)
-        device = self._device = await self._mount()
+        self._mount(files)
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self.notifier.run)
-                nursery.start_soon(self._serve, device, files, nursery.cancel_scope)
-                await self._answers()
-                task_status.started()
+            with _heartbeat():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.notifier.run)
+                    nursery.start_soon(self._serve, nursery.cancel_scope)
+                    await self._answers()
+                    task_status.started()
         finally:
-            self._device = None
-            device.close()
-            if mounts.find(self.directory) is not None:
-                with trio.CancelScope(shield=True):  # bounded by itself
-                    await mounts.detach(self.directory)
+            pyfuse3.close(unmount=mounts.find(self.directory) is not None)
 
     @property
     def mounted(self) -> bool:
@@ -86,7 +90,7 @@ class Session:
     def abort(self) -> None:
         """Cut the connection: whatever waits or is open fails, and `run` returns."""
         if self.minor is None or not mounts.abort(self.minor):
-            self._serving.cancel()
+            pyfuse3.terminate()
 
     def answered(self) -> Mapping[str, int]:
         """Return how many requests of each operation were answered."""
@@ -104,26 +108,25 @@ class Session:
             done[name] for name in ("release", "releasedir")
         )
 
-    async def _mount(self) -> Device:
-        allow_other = self._settings.allow_other
+    def _mount(self, files: FileSystem) -> None:
+        options = {"fsname=realmfs", "subtype=realmfs"}
+        if self._settings.allow_other:
+            options.add("allow_other")
         try:
-            device = await trio.to_thread.run_sync(
-                lambda: mount(self.directory, name="realmfs", allow_other=allow_other)
-            )
-        except (OSError, subprocess.SubprocessError) as error:
+            owner = None if self._settings.allow_other else os.geteuid()
+            operations = Operations(files, self.requests, owner=owner)
+            pyfuse3.init(operations, str(self.directory), options)
+        except RuntimeError as error:
             raise MountError(
-                f"the mount on {self.directory} was refused ({error}). "
+                f"the kernel refused the mount on {self.directory} ({error}). "
                 "If --allow-other was given, /etc/fuse.conf must hold the line user_allow_other"
             ) from None
-        found = mounts.find(self.directory)
-        self.minor = found.minor if found else None
+        mount = mounts.find(self.directory)
+        self.minor = mount.minor if mount else None
         log.info("mounted on %s", self.directory)
-        return device
 
-    async def _serve(self, device: Device, files: FileSystem, scope: trio.CancelScope) -> None:
-        owner = None if self._settings.allow_other else os.geteuid()
-        with self._serving:
-            await Workers(device, Operations(files, device, owner=owner).table(), self.requests).run()
+    async def _serve(self, scope: trio.CancelScope) -> None:
+        await pyfuse3.main(max_tasks=_WORKERS)
         log.info("the kernel has let go of %s", self.directory)
         scope.cancel()
 
@@ -135,10 +138,26 @@ class Session:
         except (trio.TooSlowError, OSError) as error:
             raise MountError(f"the mount on {self.directory} does not answer: {error!r}") from error
 
-    def _tell_inode(self, ino: int, attr_only: bool) -> None:
-        if self._device is not None:
-            self._device.invalidate_inode(ino, attr_only)
 
-    def _tell_entry(self, parent: int, name: bytes) -> None:
-        if self._device is not None:
-            self._device.invalidate_entry(parent, name)
+def _tell_inode(ino: int, attr_only: bool) -> None:
+    pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only)
+
+
+def _tell_entry(parent: int, name: bytes) -> None:
+    pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), pyfuse3.FileNameT(name))
+
+
+@contextmanager
+def _heartbeat() -> Iterator[None]:
+    """Interrupt blocking reads of the main thread now and then; see above."""
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        pass
+
+    former = signal.signal(signal.SIGALRM, ignore)
+    signal.setitimer(signal.ITIMER_REAL, _HEARTBEAT, _HEARTBEAT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)

@@ -45,6 +45,7 @@ def log_to(file: Path | None, level: str) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level.upper())
+    logging.getLogger("pyfuse3").setLevel(logging.INFO)
 
 
 def tell_service_manager(state: str) -> None:

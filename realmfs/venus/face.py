@@ -8,8 +8,7 @@ Shared rules:
   may go on longer.
 * Names, symlink texts and attribute names are bytes as the kernel gives them. Inode 1 is `/coda` itself.
 * Lookup counts: each `Attr` that `lookup`, `create`, `mkdir`, `symlink` and `link` return counts one lookup
-  of its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel with
-  attributes.
+  of its inode, and so does each `remember(ino)` for a directory entry that was handed to the kernel.
   `forget(ino, n)` takes n back. Whoever asks must give back.
 """
 
@@ -54,17 +53,13 @@ class Attr(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An open file or directory: a handle never used before here, and what the kernel may do by itself.
+    """An open file or directory: a handle never used before here, and whether the kernel's old pages hold.
 
-    `keep_cache`: its old pages (of a directory: its copy of the names) still hold. `flushes`: it must tell of
-    each close(2). `lasting`: it may keep the names of this directory. `contents`: all of a small file that
-    nobody else has open and of which the kernel has no pages.
+    `contents`: all of a small file that nobody else has open and of which the kernel has no pages.
     """
 
     handle: int
     keep_cache: bool
-    flushes: bool = True
-    lasting: bool = False
     contents: bytes | None = None
 
 

@@ -122,7 +122,7 @@ class Files:
         node.kernel_version = node.version
         handle, self._next = self._next, self._next + 1
         self._open[handle] = file
-        return Opened(handle, keep, flushes=file.writer, contents=contents)
+        return Opened(handle, keep, contents)
 
     def _at_once(self, node: Node, caller: Caller) -> bytes | None:
         """Return the contents of a small file that is all here, if nobody else can be reading it."""

@@ -31,7 +31,6 @@ class OpenDirectory:
     node: Node
     caller: Caller
     entries: list[tuple[bytes, int, int]] = field(default_factory=list)
-    lasting: bool = False
 
 
 class Listings:
@@ -46,22 +45,14 @@ class Listings:
         self._next = 1
 
     async def open(self, caller: Caller, node: Node) -> Opened:
-        """Open a directory. Raises CodaError: ENOTDIR, EACCES, and what fetching it raises.
-
-        The kernel may keep the names and list them by itself, after the next open here has said that they
-        still hold; but not those of realms, of which nobody tells us, nor those of conflicts.
-        """
+        """Open a directory. Raises CodaError: ENOTDIR, EACCES, and what fetching it raises."""
         if not node.is_directory or node.conflict:
             raise CodaError(Code.ENOTDIR, node.label)
         listing = OpenDirectory(node, caller)
         await self._fill(listing)
         handle, self._next = self._next, self._next + 1
         self._open[handle] = listing
-        names = (node.version, node.edition)
-        keep = listing.lasting and node.kernel_listing == names
-        if caller.kernel:
-            node.kernel_listing = names if listing.lasting else None
-        return Opened(handle, keep, lasting=listing.lasting)
+        return Opened(handle, keep_cache=False)
 
     async def _fill(self, listing: OpenDirectory) -> None:
         node = listing.node
@@ -77,7 +68,6 @@ class Listings:
         listing.entries = [entry for entry in directory.items() if entry[0] not in DOTS]
         hidden = self._core.conflicts.names_in(node.ino) - {entry[0] for entry in listing.entries}
         listing.entries += [(name, 0, 0) for name in sorted(hidden)]
-        listing.lasting = not hidden
 
     async def read(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries after `position`, at most `limit`."""

@@ -95,7 +95,6 @@ class Node:
         "fid",
         "gone",
         "ino",
-        "kernel_listing",
         "kernel_names",
         "kernel_version",
         "link",
@@ -132,7 +131,6 @@ class Node:
         self.content: Container | None = None  # the same or what is being fetched, while anybody uses it
         self.version = 0  # raised when the contents change otherwise than through this kernel
         self.kernel_version = -1  # the version whose pages the kernel may hold
-        self.kernel_listing: tuple[int, int] | None = None  # (version, edition) whose names it may hold
         self.promise: Promise | None = None
         self.breaks = 0
         self.edition = 0

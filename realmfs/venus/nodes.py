@@ -251,9 +251,6 @@ class Nodes:
         fresh.parent, fresh.name = node.parent, node.name
         fresh.rights, fresh.doubted = dict(node.rights), node.doubted
         node.replaced = True
-        above = self.in_memory(node.parent)
-        if above is not None:
-            above.kernel_listing = None  # it names the old number
         self.leave(node)
         self._by_number[node.ino] = node
         self.enter(fresh)

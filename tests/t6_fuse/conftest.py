@@ -1,4 +1,4 @@
-"""Real mounts, each in a process of its own: what is tested includes its end."""
+"""Real mounts, each in a process of its own: pyfuse3 allows one per process."""
 
 import contextlib
 import os

@@ -46,7 +46,7 @@ def test_help_imports_no_command() -> None:
 
 def test_readers_need_no_event_loop() -> None:
     """What only talks to the daemon starts quickly: no trio, no cryptography, no SQLite."""
-    heavy = "{'trio', 'cryptography', 'sqlite3', 'dns', 'realmfs.fuse.device'}"
+    heavy = "{'trio', 'cryptography', 'sqlite3', 'dns', 'pyfuse3'}"
     names = ["status", "servers", "ls", "cat", "changes", "stat"]
     code = (
         "import importlib, sys\n"
