@@ -4,14 +4,19 @@ docs/how-to/test-with-real-servers.md tells how to get one running. Tests work i
 which they remove again; the rig can be used by one test run at a time.
 """
 
+import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bench.ournode import mounted
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import PASSWORDS, REALM, Place
+from tests.interop.people import Person
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +69,27 @@ def public(ours: Place) -> Iterator[str]:
     ours.run("mkdir", path)
     yield path
     ours.run("rm", "-rf", path)
+
+
+@pytest.fixture(scope="module")
+def room(rig: Rig) -> Iterator[Path]:
+    """A mount that all users of our node may enter."""
+    room = Path(tempfile.mkdtemp(prefix="realmfs-login-"))
+    room.chmod(0o755)
+    point = room / "coda"
+    point.mkdir()
+    point.chmod(0o755)
+    try:
+        with mounted(rig, point, room / "run", "--allow-other", "--socket", os.fspath(room / "socket")):
+            yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+@pytest.fixture
+def persons(rig: Rig, room: Path) -> Iterator[dict[str, Person]]:
+    """Alice, bob and admin, all logged out."""
+    found = {name: Person(rig, room, name) for name in PASSWORDS}
+    yield found
+    for person in found.values():
+        person.realmfs("logout")

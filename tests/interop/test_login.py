@@ -1,79 +1,16 @@
 """Logging in at real auth2 servers, what that lets one do, and token files both ways with the reference."""
 
-import json
 import os
-import shutil
-import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bench.ournode import REPOSITORY, mounted
 from bench.process import StepError
-from bench.rig import OUR_NODE, Rig
+from bench.rig import Rig
 from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
-
-SENT_WITHIN = 20.0
-
-
-@dataclass(frozen=True)
-class Person:
-    """A user of our node: his own local user, and the mount that all users share."""
-
-    rig: Rig
-    room: Path
-    name: str
-
-    def realmfs(self, *argv: str, stdin: str = "") -> str:
-        """Run a command under the local user. Ours may not be able to run this interpreter."""
-        environment = {
-            "PYTHONPATH": os.pathsep.join([sysconfig.get_path("purelib"), os.fspath(REPOSITORY)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "REALMFS_SOCKET": os.fspath(self.room / "socket"),
-            "XDG_CONFIG_HOME": os.fspath(self.room / "none"),
-        }
-        settings = [f"{key}={value}" for key, value in environment.items()]
-        argv = ("env", *settings, "python3", "-m", "realmfs", *argv)
-        return self.rig.exec(OUR_NODE, *argv, user=self.name, stdin=stdin)
-
-    def login(self, password: str | None = None) -> str:
-        password = password or PASSWORDS[self.name]
-        return self.realmfs("login", f"{self.name}@{REALM}", stdin=password + "\n")
-
-    def tokens(self) -> list[tuple[str, str]]:
-        return [(one["user"], one["state"]) for one in json.loads(self.realmfs("tokens", "--json"))]
-
-    @property
-    def place(self) -> Place:
-        return Place(self.rig, OUR_NODE, f"{self.room}/coda/{REALM}", self.name)
-
-
-@pytest.fixture(scope="module")
-def room(rig: Rig) -> Iterator[Path]:
-    """A mount that all users of our node may enter."""
-    room = Path(tempfile.mkdtemp(prefix="realmfs-login-"))
-    room.chmod(0o755)
-    point = room / "coda"
-    point.mkdir()
-    point.chmod(0o755)
-    try:
-        with mounted(rig, point, room / "run", "--allow-other", "--socket", os.fspath(room / "socket")):
-            yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-@pytest.fixture
-def persons(rig: Rig, room: Path) -> Iterator[dict[str, Person]]:
-    """Alice, bob and admin, all logged out."""
-    found = {name: Person(rig, room, name) for name in PASSWORDS}
-    yield found
-    for person in found.values():
-        person.realmfs("logout")
+from tests.interop.people import SENT_WITHIN, Person
 
 
 @pytest.fixture
