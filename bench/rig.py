@@ -29,6 +29,11 @@ class Rig:
     def __init__(self, command: str) -> None:
         self._command = command
 
+    @property
+    def command(self) -> str:
+        """The path of the rig's command."""
+        return self._command
+
     @classmethod
     def from_environment(cls) -> Self:
         return cls(os.environ.get("RIG", ""))
