@@ -79,14 +79,25 @@ def mounted(rig: Rig, point: Path, files: Path, *options: str) -> Iterator[NodeM
 class Served:
     """An embedded realm served by realmfs on its node, with the standard ports, filled from a directory."""
 
-    def __init__(self, rig: Rig, realm: str, address: str, data: Path, tree: Path) -> None:
-        """Start serving. `data` is the server's directory and is made; `tree` is imported."""
+    def __init__(
+        self, rig: Rig, realm: str, address: str, data: Path, tree: Path, *, tls: str = "off"
+    ) -> None:
+        """Start serving. `data` is the server's directory and is made; `tree` is imported.
+
+        With `tls` prefer or require also through TLS; `authority` is then what clients have to know.
+        """
         self._rig = rig
         self._realm = realm
         self._data = data
         data.mkdir()
         self._environment = private_environment(data)
-        argv = realmfs("serve", "--realm", realm, "--data", os.fspath(data / "store"))
+        store = os.fspath(data / "store")
+        self.authority = data / "store" / "tls" / "ca.crt"
+        if tls != "off":
+            making = ("admin", "certificates", "--data", store, "--realm", realm, "--address", address)
+            environment = [f"{key}={value}" for key, value in self._environment.items()]
+            rig.exec(OUR_NODE, "env", *environment, *realmfs(*making))
+        argv = realmfs("serve", "--realm", realm, "--data", store, "--tls", tls, "--verbose")
         argv += ["--address", address, "--import", os.fspath(tree)]
         self._program = NodeProgram(rig, OUR_NODE, argv, data, "serve", self._environment)
         try:
@@ -112,6 +123,10 @@ class Served:
         environment = [f"{key}={value}" for key, value in self._environment.items()]
         argv = realmfs("admin", "user", "add", "--administrator", "--data", store, name)
         self._rig.exec(OUR_NODE, "env", *environment, *argv, stdin=password + "\n")
+
+    def log(self) -> str:
+        """What the server has said so far."""
+        return self._program.log.read_text(errors="replace")
 
     def stop(self) -> None:
         """End the server. Never raises."""

@@ -102,9 +102,12 @@ def authorities(tunnelled: Rig, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def datagrams(tunnelled: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capture]:
-    """Every datagram between our node and a file server, from before the first test on."""
+    """Every datagram from our node to a file server, from before the first test on.
+
+    A server whose tunnel breaks goes on by UDP to the address that it had; nobody listens there.
+    """
     file = tmp_path_factory.mktemp("capture") / "udp.pcap"
-    with Capture(tunnelled, file, "udp port 2432 and host 10.79.0.31") as capture:
+    with Capture(tunnelled, file, "udp dst port 2432 and src host 10.79.0.31") as capture:
         yield capture
 
 
