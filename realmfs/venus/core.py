@@ -150,8 +150,14 @@ class Core:
         Raises CacheFull.
         """
         if not node.stored:
-            evicted = self.cache.replacement.make_room(objects=1, priority=urgency(), busy=self.busy)
-            self.evicted(evicted.data, evicted.objects)
+            self.make_room(objects=1)
+
+    def make_room(self, size: int = 0, *, objects: int = 0) -> None:
+        """Make a little room without waiting. Raises CacheFull."""
+        evicted = self.cache.replacement.make_room(
+            size=size, objects=objects, priority=urgency(), busy=self.busy
+        )
+        self.evicted(evicted.data, evicted.objects)
 
     def _may_shrink(self) -> bool:
         """Tell whether any waiting change is being sent."""

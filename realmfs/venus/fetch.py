@@ -328,7 +328,7 @@ class Fetcher:
                 return
             await self._core.enter(node.volume)
             with trio.CancelScope() as scope:
-                await self._receive(node, uid, content, _Into(node, content, limit, scope))
+                await self._receive(node, uid, content, _Into(self._core, node, content, limit, scope))
             if scope.cancelled_caught:
                 raise CodaError(Code.EFBIG, f"{node.label} is too large to bring it unasked")
         except CodaError as error:
@@ -426,10 +426,14 @@ class _Whole:
 class _Into:
     """Writes into a container; what had come from a void offset on is forgotten.
 
-    With a limit, `scope` is cancelled when more than that comes and nobody has opened the file meanwhile.
+    With a limit, `scope` is cancelled before more than that comes, unless somebody has opened the file
+    meanwhile: then room is made for more than was reserved.
     """
 
-    def __init__(self, node: Node, content: Container, limit: int | None, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, core: Core, node: Node, content: Container, limit: int | None, scope: trio.CancelScope
+    ) -> None:
+        self._core = core
         self._node = node
         self._content = content
         self._limit = limit
@@ -442,10 +446,18 @@ class _Into:
         sink = content.sink(offset)
         return sink if self._limit is None else _Limited(self, sink)
 
-    def count(self) -> None:
-        """Give up a file that is too large for something nobody asked for."""
-        if self._limit is not None and self._content.present.total > self._limit and not self._node.open:
-            self._scope.cancel()
+    def admits(self, size: int) -> bool:
+        """Tell whether so many bytes more may come; give up what is too large for something unasked.
+
+        Raises CacheFull.
+        """
+        if self._limit is None or self._content.present.total + size <= self._limit:
+            return True
+        if self._node.open:
+            self._core.make_room(size)
+            return True
+        self._scope.cancel()
+        return False
 
 
 class _Limited:
@@ -454,5 +466,5 @@ class _Limited:
         self._sink = sink
 
     def write(self, data: bytes) -> None:
-        self._sink.write(data)
-        self._into.count()
+        if self._into.admits(len(data)):
+            self._sink.write(data)
