@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from realmfs.cli.stage import REALM, Player, Stage, StageError
+from realmfs.cli.tour_offline import work_offline
 from realmfs.cli.trees import MountedTree, SocketTree, Tree, copy_library, files_below
 from realmfs.control.words import size
 
@@ -62,6 +63,8 @@ class Tour:
         self._check(self._tree(bob))
         self._say("   sees the same: written, renamed and removed")
         self._answer(self._tree(bob), tree, bob)
+        self._station("Off line and back")
+        work_offline(alice, tree, self._tree(bob), self._say)
 
     def _station(self, title: str) -> None:
         self._number += 1
