@@ -14,6 +14,7 @@ from realmfs.control.protocol import ControlError
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.panes.browse import BrowsePane
+from realmfs.tui.panes.conflicts import ConflictsPane
 from realmfs.tui.panes.events import EventsPane
 from realmfs.tui.panes.servers import ServersPane
 from realmfs.tui.starting import Banner, start_daemon
@@ -21,7 +22,7 @@ from realmfs.tui.statusline import StatusLine
 
 STATUS_EVERY = 1.0
 
-PANES: tuple[type[Pane], ...] = (BrowsePane, ServersPane, EventsPane)
+PANES: tuple[type[Pane], ...] = (BrowsePane, ConflictsPane, ServersPane, EventsPane)
 """The panes in the order of the tabs."""
 
 

@@ -6,7 +6,8 @@ time, at most twice a second and only while the pane can be seen. Actions that c
 `ask`, which turns what went wrong into a toast.
 """
 
-from collections.abc import Coroutine, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from textual.containers import Vertical
@@ -56,9 +57,15 @@ class Pane(Vertical):
         self._stale = True
         self._tick()
 
-    def ask(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that calls the daemon; tell in a toast what went wrong."""
-        self.run_worker(self._guarded(work), group="ask")
+    def ask(
+        self, work: Callable[..., Awaitable[None]], *args: Any, group: str = "ask", alone: bool = False
+    ) -> None:
+        """Do something that calls the daemon; tell in a toast what went wrong.
+
+        `alone`: instead of whatever this pane has under way in that group.
+        """
+        begin: Callable[[], Awaitable[None]] = functools.partial(self._guarded, work, *args)
+        self.run_worker(begin, group=group, exclusive=alone)
 
     def _tick(self) -> None:
         self._since_load += TICK
@@ -70,11 +77,11 @@ class Pane(Vertical):
             return
         self._stale = False
         self._since_load = 0.0
-        self.run_worker(self._guarded(self.load()), group="load")
+        self.ask(self.load, group="load")
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:
-            await work
+            await work(*args)
         except NoDaemonError:
             self._stale = True  # the banner tells; asked again when the daemon is back
         except ControlError as error:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+from textual.app import App
 from textual.pilot import Pilot
 
 from realmfs.tui.app import RealmfsApp
@@ -27,13 +29,16 @@ def drive(
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    """Let the interface work until the condition holds. Fails after WITHIN seconds."""
-    async with asyncio.timeout(WITHIN):
-        while not condition():
-            await pilot.pause(0.02)
+    """Let the interface work until the condition holds. Fails after WITHIN seconds, showing the screen."""
+    try:
+        async with asyncio.timeout(WITHIN):
+            while not condition():
+                await pilot.pause(0.02)
+    except TimeoutError:
+        pytest.fail(f"waited in vain; the screen:\n{screen_text(pilot.app)}")
 
 
-def screen_text(app: RealmfsApp) -> str:
+def screen_text(app: App[None]) -> str:
     """Return what is painted, a line a row, without colours."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)

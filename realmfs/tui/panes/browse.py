@@ -1,7 +1,6 @@
 """Browse: the tree of all realms, and beside it what is known of the object under the cursor."""
 
 import asyncio
-import base64
 import os
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static, Tree
 
 from realmfs.control.words import mode, moment, printable, size
+from realmfs.tui.contents import text_of
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.tree import LEGEND, Node, Place, TreeOfRealms
@@ -112,7 +112,7 @@ class BrowsePane(Pane):
 
     @on(Tree.NodeExpanded)
     def _opened(self, message: Tree.NodeExpanded[Place]) -> None:
-        self.ask(self._open(message.node))
+        self.ask(self._open, message.node)
 
     async def _open(self, node: Node) -> None:
         if self.link.up:
@@ -127,7 +127,7 @@ class BrowsePane(Pane):
         self.query_one("#crumbs", Static).update(
             "/coda" + (f"/{printable(place.path)}" if place.path else "")
         )
-        self.run_worker(self._guarded(self._details(place)), group="details", exclusive=True)
+        self.ask(self._details, place, group="details", alone=True)
 
     # details
 
@@ -143,17 +143,8 @@ class BrowsePane(Pane):
         self.query_one("#preview", Static).update(preview)
 
     async def _preview(self, path: str, length: int) -> Text:
-        opened = await self.link.call("file.open", path=path)
-        try:
-            handle, wanted = opened["handle"], min(length, PREVIEW)
-            answer = await self.link.call("file.read", handle=handle, offset=0, size=wanted)
-        finally:
-            await self.link.call("file.close", handle=opened["handle"])
-        data = base64.b64decode(answer["data"])
-        if b"\0" in data:
-            return Text("not text", "dim")
-        text = data.decode("utf-8", "replace").expandtabs(4)
-        return Text("".join(char if char.isprintable() or char == "\n" else "�" for char in text))
+        text = await text_of(self.link, path, length, PREVIEW)
+        return Text("not text", "dim") if text is None else Text(text)
 
     # actions
 
@@ -181,11 +172,11 @@ class BrowsePane(Pane):
         if node.data is not None:
             node.data.filter = message.value
             self.files.move_cursor(node)
-            self.run_worker(self.files.show_entries(node), group="filter", exclusive=True)
+            self.ask(self.files.show_entries, node, group="filter", alone=True)
 
     def action_fetch(self) -> None:
         """Bring the object here."""
-        self.ask(self._fetch(self.place))
+        self.ask(self._fetch, self.place)
 
     async def _fetch(self, place: Place) -> None:
         self.notify(f"Fetching /{place.path}", markup=False)
@@ -194,7 +185,7 @@ class BrowsePane(Pane):
 
     def action_drop(self) -> None:
         """Let go of the object's contents here; what is pending or open stays."""
-        self.ask(self._drop(self.place))
+        self.ask(self._drop, self.place)
 
     async def _drop(self, place: Place) -> None:
         await self.link.call("cache.flush", path=place.path)

@@ -59,12 +59,12 @@ class ServersPane(Pane):
 
     async def load(self) -> None:
         """Ask for both."""
-        await self._load_servers(check=False)
+        await self._load_servers(False)
         tokens = await self.link.call("tokens.list")
         rows = {token["realm"]: _token_row(token) for token in tokens}
         self.query_one("#tokens-table", Rows).show_rows(rows)
 
-    async def _load_servers(self, *, check: bool) -> None:
+    async def _load_servers(self, check: bool) -> None:
         servers = await self.link.call("servers.list", check=check)
         rows = {f"{server['realm']} {server['address']}": self._server_row(server) for server in servers}
         self.query_one("#servers-table", Rows).show_rows(rows)
@@ -93,7 +93,7 @@ class ServersPane(Pane):
 
     def action_check(self) -> None:
         """Ask each server now."""
-        self.ask(self._load_servers(check=True))
+        self.ask(self._load_servers, True)
 
     def action_login(self) -> None:
         """Ask who and with which password, and log in."""
@@ -102,7 +102,7 @@ class ServersPane(Pane):
 
         def answered(answer: tuple[str, ...] | None) -> None:
             if answer is not None and all(answer):
-                self.ask(self._log_in(*answer))
+                self.ask(self._log_in, *answer)
 
         self.app.push_screen(Form("Log in to a realm", fields, secret="Password"), answered)
 
@@ -118,7 +118,7 @@ class ServersPane(Pane):
 
         def answered(answer: bool | None) -> None:
             if answer:
-                self.ask(self._log_out(realm))
+                self.ask(self._log_out, realm)
 
         self.app.push_screen(
             Confirm(f"Log out of {realm}? Changes made there wait for the next login.", "Log out"), answered
