@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from realmfs.cli.stage import REALM, Player, Stage, StageError
+from realmfs.cli.tour_hoard import hoard
 from realmfs.cli.tour_offline import work_offline
 from realmfs.cli.trees import MountedTree, SocketTree, Tree, copy_library, files_below
 from realmfs.control.words import size
@@ -63,6 +64,8 @@ class Tour:
         self._check(self._tree(bob))
         self._say("   sees the same: written, renamed and removed")
         self._answer(self._tree(bob), tree, bob)
+        self._station("Hoarding")
+        hoard(bob, self._tree(bob), self._library, self._say)
         self._station("Off line and back")
         work_offline(alice, tree, self._tree(bob), self._say)
 

@@ -48,6 +48,7 @@ def test_with_a_mount(home: Home) -> None:
     said = demo(home, "--no-tui")
     assert "Another client" in said
     assert "seen by the first client" in said
+    assert "may I unplug? yes" in said
     assert "22 changes wait; what cancelled out is not among them" in said
     assert "the other client sees travel/ with 10 files" in said
 
