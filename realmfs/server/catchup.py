@@ -1,10 +1,11 @@
 """Catching up: in the background, replicas that were away are brought to what the others have.
 
-Four things lead to work; all work is `Resolver.resolve` of one object after the other, directories first:
+Five things lead to work; all work is `Resolver.resolve` of one object after the other, directories first:
 
     a server is up (again)     the lowest-numbered server that is up compares, volume by volume, its survey
                                with the returned one's, and resolves what differs
     shells                     objects that resolution made without contents get them
+    SWEEP seconds have passed  the same with all that are up, for what a client left half done
     a second phase is missing  for PENDING_FOR seconds: somebody may not have executed the update
     a replica is JOINING       it is new, or its server has lost its disk: off line for clients until filled
 
@@ -42,6 +43,8 @@ TICK: Final = 5.0
 """Seconds between looks at joining replicas and missing second phases."""
 PENDING_FOR: Final = 60.0
 """Seconds that a second phase may be missing."""
+SWEEP: Final = 180.0
+"""Seconds between comparisons with servers that are up all the time."""
 WORKERS: Final = 4
 MAX_QUEUE: Final = 200_000
 _AT_ONCE: Final = 200
@@ -65,6 +68,7 @@ class CatchUp:
         self._wake = trio.Event()
         self._pending: dict[Fid, float] = {}
         self._busy = 0
+        self._next_sweep = 0.0
         self._drained = trio.Event()
         self._realm_is_new = False
         peers.on_up = self.returned
@@ -84,6 +88,8 @@ class CatchUp:
                 if self._realm_is_new:
                     self._realm_is_new = False
                     await self._state.hosts.break_everything()
+                if trio.current_time() >= self._next_sweep:
+                    self._compare_with_all()
                 await self._compare_all()
                 for volume in self._store.volumes.all():
                     if volume.filling == JOINING:
@@ -114,8 +120,12 @@ class CatchUp:
     def changed_outside(self) -> None:
         """An administrator's program has changed the store: tell everybody."""
         self._peers.news()
-        self._returned |= {number for number, up in self._peers.known().items() if up}
+        self._compare_with_all()
         self._wake.set()
+
+    def _compare_with_all(self) -> None:
+        self._next_sweep = trio.current_time() + SWEEP
+        self._returned |= {number for number, up in self._peers.known().items() if up}
 
     def realm_changed(self) -> None:
         """Make the replicas that are to be here and are not, and greet everybody with the news."""
@@ -277,4 +287,4 @@ class CatchUp:
             self._store.volumes.filled(volume.id)
         log.info("volume %s: the replica here is complete and on line", volume.name)
         self._peers.news()
-        self._returned |= {number for number, up in self._peers.known().items() if up}
+        self._compare_with_all()

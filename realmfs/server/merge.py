@@ -320,7 +320,7 @@ class _Merge:
         chosen: list[tuple[StoreId, object]] = []
         for name in ATTRIBUTES:
             buried = {stamp for where, what, _, stamp in self._tombs if (where, what) == (node, name)}
-            found = [(view.stamp(name), view) for view in newest[:1] or whole]
+            found = [(view.stamp(name), view) for view in newest or whole]
             alive = [(stamp, view) for stamp, view in found if stamp not in buried] or found
             values = {_value(name, view): (stamp, view) for stamp, view in sorted(alive, key=_age)}
             if len(values) > 1 and name == ACL:
@@ -334,11 +334,7 @@ class _Merge:
 
     def _all_tombs(self, node: Node) -> tuple[Tomb, ...]:
         """Return the tombs of all replicas, of each element one."""
-        buried = [
-            min(tombs, key=lambda tomb: (tomb.op, tomb.batch))
-            for key, tombs in self._tombs.items()
-            if key[0] == node
-        ]
+        buried = [min(tombs, key=tomb_order) for key, tombs in self._tombs.items() if key[0] == node]
         return tuple(sorted(buried, key=lambda tomb: (tomb.name, tomb.child, tomb.stamp)))
 
     def _with_version(
@@ -353,7 +349,10 @@ class _Merge:
                 vv = vv.raised([self._slot])
                 self._result.raised = True
             known = digest(merged.node, vv.versions, sorted(merged.entries.items()), merged.acl, merged.mode)
-        version, image = vv.with_store_id(known), _image(merged, newest + whole)
+        version, image = (
+            vv.with_store_id(known),
+            _image(merged, newest) or _image(merged, whole) or _new_image(merged),
+        )
         return dataclasses.replace(merged, vv=version, image=image)
 
     def _in_conflict(self) -> Merged:
@@ -378,15 +377,24 @@ def is_merged(view: DirectoryView, merged: MergedDirectory) -> bool:
 
 
 def _image(merged: MergedDirectory, views: list[DirectoryView]) -> bytes:
-    """Return pages with the merged entries: a replica's, if there is one, else in the order of names."""
+    """Return a replica's pages, if one has just the merged entries; none otherwise."""
     wanted = {name: child for name, (child, _) in merged.entries.items()}
-    for view in views:
-        at_home = view.row is not None and view.row.parent == merged.parent
-        if at_home and {name: child for name, (child, _) in view.entries.items()} == wanted:
-            return view.image
+    found = [
+        view.image
+        for view in views
+        if view.row is not None and view.row.parent == merged.parent
+        if {name: child for name, (child, _) in view.entries.items()} == wanted
+    ]
+    if found:
+        return min(found)
+    return b""
+
+
+def _new_image(merged: MergedDirectory) -> bytes:
+    """Return fresh pages, filled in the order of names."""
     parent = merged.parent if merged.parent != NOWHERE else merged.node
     made = Directory.new(merged.node, parent)
-    for name, child in sorted(wanted.items()):
+    for name, (child, _) in sorted(merged.entries.items()):
         made.insert(name, *child)
     return made.image
 
@@ -399,6 +407,11 @@ def _value(name: bytes, view: DirectoryView) -> object:
 def _age(stamped: tuple[StoreId, DirectoryView]) -> tuple[int, StoreId]:
     stamp, view = stamped
     return (view.row.mtime if view.row is not None else 0, stamp)
+
+
+def tomb_order(tomb: Tomb) -> tuple[object, ...]:
+    """Which of several tombs of one element stays: any, as long as all servers choose the same."""
+    return (tomb.op, tomb.batch, tomb.to, tomb.vv.versions, tomb.vv.store_id)
 
 
 def digest(*parts: object) -> StoreId:

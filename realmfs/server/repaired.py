@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realmfs.server.merge import MergedDirectory, digest, maximum
+from realmfs.server.merge import MergedDirectory, digest, maximum, tomb_order
 from realmfs.server.views import ATTRIBUTES, DirectoryView, Node, Tomb
 from realmfs.vice.types import StoreId
 
@@ -33,7 +33,7 @@ def settle_repaired(node: Node, views: Sequence[DirectoryView]) -> MergedDirecto
     for tomb in (tomb for view in views for tomb in view.tombs):
         key = (tomb.name, tomb.child, tomb.stamp)
         if key not in living:
-            tombs[key] = min(tomb, tombs.get(key, tomb), key=lambda one: (one.op, one.batch))
+            tombs[key] = min(tomb, tombs.get(key, tomb), key=tomb_order)
     latest = max(rows, key=lambda row: (row.mtime, row.author))
     vv = maximum(row.vv for row in rows)
     stamps = {name: max(view.stamp(name) for view in views) for name in ATTRIBUTES}

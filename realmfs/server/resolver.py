@@ -272,18 +272,15 @@ class _Resolution:
 def _best(rows: list[ObjectView]) -> ObjectView | None:
     """Return the replica that all others shall be like, with the version that they get; None: a conflict.
 
-    A mark goes away only by a version above all (a repair), or if nothing differs at all.
+    A mark goes away only by a version above all the marked ones: a repair.
     """
     whole = [row for row in rows if not row.is_shell]
     top = maximum(row.vv for row in rows)
-    marked = any(row.vv.inconsistent for row in rows)
-    for row in whole:
-        others = [other for other in whole if not same_contents(row, other)]
-        newer = all(row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES for other in others)
-        if marked and row.vv.inconsistent and (others or len(whole) < len(rows)):
-            continue
-        if newer:
-            same = [other for other in whole if other not in others and not other.vv.inconsistent] or [row]
+    for row in (one for one in whole if not one.vv.inconsistent):
+        others = [other for other in rows if other.vv.inconsistent or not same_contents(row, other)]
+        others = [other for other in others if other.vv.inconsistent or not other.is_shell]
+        if all(row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES for other in others):
+            same = [other for other in whole if other not in others]
             base = min(same, key=lambda other: other.vv.store_id)
             return dataclasses.replace(base, vv=VersionVector(top.versions, base.vv.store_id))
     return None
