@@ -20,6 +20,8 @@ from pathlib import Path
 from realmfs.control.client import Client, NoDaemonError
 from realmfs.control.protocol import ControlError
 from realmfs.fuse import mounts
+from realmfs.server.certificates import DIRECTORY as CERTIFICATES
+from realmfs.server.certificates import Certificates
 
 REALM = "demo.realmfs"
 _STARTS_WITHIN = 60.0
@@ -86,8 +88,8 @@ class Program:
 class Player:
     """One client: a daemon with its own cache, mounted if `kernel`."""
 
-    def __init__(self, room: Path, realms: Path, *, kernel: bool) -> None:
-        """Start it; its files are below `room`."""
+    def __init__(self, room: Path, realms: Path, *options: str, kernel: bool) -> None:
+        """Start it, with more options of `mount`; its files are below `room`."""
         room.mkdir()
         self.mount_point = room / "coda" if kernel else None
         if self.mount_point is not None:
@@ -96,7 +98,7 @@ class Player:
         argv = ["mount", str(self.mount_point)] if kernel else ["mount", "--no-kernel"]
         argv += ["--foreground", "--socket", str(self._socket), "--realms", str(realms)]
         argv += ["--cache-dir", str(room / "cache"), "--state-dir", str(room / "state")]
-        self.program = Program(room / "log", *argv)
+        self.program = Program(room / "log", *argv, *options)
 
     def wait(self) -> None:
         """Wait until it serves. Raises StageError."""
@@ -136,6 +138,8 @@ class Stage:
         """Make the directory; nothing runs yet."""
         self.room = Path(tempfile.mkdtemp(prefix="realmfs-demo-"))
         self.realms = self.room / "realms"
+        self.authorities = self.room / "ca"
+        """Where a client finds who vouches for the realm."""
         self._programs: list[Program] = []
         self._players: list[Player] = []
 
@@ -143,7 +147,12 @@ class Stage:
         """Start an embedded realm filled with `tree`; returns its address."""
         address = _free_address()
         self.realms.write_text(f"{REALM} {address}\n")
-        argv = ["serve", "--realm", REALM, "--data", str(self.room / "server")]
+        data = self.room / "server"
+        certificates = Certificates(data / CERTIFICATES)
+        certificates.make(REALM, [address.partition(":")[0]])
+        self.authorities.mkdir()
+        shutil.copy(certificates.authority, self.authorities / f"{REALM}.pem")
+        argv = ["serve", "--realm", REALM, "--data", str(data)]
         argv += ["--address", address, "--import", str(tree), "--anyuser", "rlidwk"]
         with _undisturbed():
             server = Program(self.room / "server.log", *argv)
@@ -151,10 +160,10 @@ class Stage:
         server.wait_for("serving", "the server")
         return address
 
-    def enter(self, name: str, *, kernel: bool) -> Player:
+    def enter(self, name: str, *options: str, kernel: bool) -> Player:
         """Start a client."""
         with _undisturbed():
-            player = Player(self.room / name, self.realms, kernel=kernel)
+            player = Player(self.room / name, self.realms, *options, kernel=kernel)
             self._players.append(player)
         player.wait()
         return player
