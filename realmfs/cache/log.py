@@ -171,6 +171,15 @@ class ModifyLog:
         query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? ORDER BY sequence LIMIT ?"
         return [_entry(row) for row in self._database.rows(query, (volume, limit))]
 
+    def walk(self, volume: int, page: int) -> Iterator[LogEntry]:
+        """Yield a volume's records in order, reading `page` of them at a time; they may change meanwhile."""
+        query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+        last = -(1 << 62)
+        while rows := self._database.rows(query, (volume, last, page)):
+            for row in rows:
+                yield _entry(row)
+            last = rows[-1][1]
+
     def frozen(self, volume: int) -> list[LogEntry]:
         """Return a volume's records that may be on their way, in order."""
         query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? AND state & 1 ORDER BY sequence"

@@ -129,9 +129,12 @@ class _Passed:
         self.names |= record.names
 
 
-def choose(waiting: Iterable[Waiting], rules: Rules) -> Choice:
-    """Return the next batch of a volume's log."""
-    selection = _Selection(rules)
+def choose(waiting: Iterable[Waiting], rules: Rules, kind: Kind | None = None) -> Choice:
+    """Return the next batch of a volume's log: of a kind, or of that of the first record that may go.
+
+    Looks no further than the batch needs.
+    """
+    selection = _Selection(rules, kind)
     for record in waiting:
         if record.young:
             selection.why = selection.why or Why.YOUNG
@@ -140,7 +143,7 @@ def choose(waiting: Iterable[Waiting], rules: Rules) -> Choice:
             break
         selection.offer(record)
     batch = None
-    if selection.kind is not None:
+    if selection.chosen and selection.kind is not None:
         batch = Batch(selection.kind, tuple(selection.chosen))
     why = Why.NOTHING if batch is not None else selection.why or Why.NOTHING
     return Choice(batch, tuple(selection.uploads), why)
@@ -149,10 +152,10 @@ def choose(waiting: Iterable[Waiting], rules: Rules) -> Choice:
 class _Selection:
     """A batch in the making."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, kind: Kind | None) -> None:
         self.chosen: list[int] = []
         self.uploads: list[int] = []
-        self.kind: Kind | None = None
+        self.kind = kind
         self.why: Why | None = None
         self._rules = rules
         self._passed = _Passed()

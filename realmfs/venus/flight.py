@@ -9,7 +9,7 @@ from realmfs.cache.container import Container
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import LogEntry
 from realmfs.realms.types import ANYUSER
-from realmfs.rpc2.transfer import FileSource, Source
+from realmfs.rpc2.transfer import BytesSource, FileSource, Source
 from realmfs.venus.batch import Batch
 from realmfs.venus.commit import vectors_of
 from realmfs.venus.conflicts import object_of
@@ -19,6 +19,7 @@ from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Store, thread, unpack_log
 from realmfs.vice.types import Fid
 
+SMALL = 64 << 10
 NOT_ALLOWED = frozenset({Code.EPERM, Code.EACCES})
 
 
@@ -41,6 +42,9 @@ class Flight:
     contents: dict[Fid, Container] = field(default_factory=dict)
     """Of each file only the last store's: no other is fetched."""
 
+    _small: dict[Fid, BytesSource] = field(default_factory=dict)
+    """Contents that were read: each server asks for them."""
+
     @classmethod
     def prepare(cls, core: Core, volume: VolumeState, batch: Batch, entries: list[LogEntry]) -> "Flight":
         """Thread the records and open the contents. Raises ContentsLost."""
@@ -59,9 +63,15 @@ class Flight:
 
     def source(self, fid: Fid) -> Source:
         """Return the contents that a server fetches back. Raises CodaError ENOENT."""
+        known = self._small.get(fid)
+        if known is not None:
+            return known
         content = self.contents.get(fid)
         if content is None:
             raise CodaError(Code.ENOENT, f"no store of {fid} is on its way")
+        if content.length <= SMALL:
+            small = self._small[fid] = BytesSource(content.read(0, content.length))
+            return small
         # A descriptor of its own: a server may read on after our call has ended and the container is closed.
         descriptor = os.dup(content.fd)
         source = _Lent(descriptor, 0, content.length)

@@ -32,10 +32,10 @@ What must not happen, and why it does not
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 
 import trio
 
@@ -68,7 +68,7 @@ from realmfs.vice.types import Fid
 
 log = logging.getLogger(__name__)
 
-LOOK_AHEAD = 500  # records looked at to fill a batch; all, if that finds nothing because of some that wait
+LOOK_AHEAD = 1000  # records among which more of the kind that was sent last is looked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 SINGLY = 3  # doubtful outcomes in a row from which on records are sent one by one
@@ -106,6 +106,7 @@ class Sender:
         self._backing_off = False
         self._failures = 0
         self._doubts = 0  # doubtful outcomes in a row
+        self._kind: Kind | None = None  # of the last batch
         self._alone = 0  # so many records are sent one by one
         self._fruitless = 0  # so many records were looked at in vain
         self._unsettled = True  # there may be frozen records
@@ -251,16 +252,29 @@ class Sender:
     # -- choosing --------------------------------------------------------------------------------------
 
     def _choose(self, head: LogEntry) -> tuple[Choice, list[LogEntry]]:
+        """Return what to send next, and the records that were looked at."""
         rules = self._rules()
-        for limit in (LOOK_AHEAD, -1):
-            found = self._core.cache.log.entries(self._volume.key, limit=limit)
-            entries = list(takewhile(partial(_same_author, head), found))
-            choice = choose(map(self._waiting, entries), rules)
-            if choice.batch is not None or len(found) < limit or choice.why is Why.YOUNG:
-                break
+        entries: list[LogEntry] = []
+        mine = takewhile(
+            partial(_same_author, head), self._core.cache.log.walk(self._volume.key, rules.records)
+        )
+        if self._kind is not None:  # of the same kind as the last one, if there is much of that
+            choice = choose(map(self._waiting, _kept(islice(mine, LOOK_AHEAD), entries)), rules, self._kind)
+            if choice.batch is not None and len(choice.batch.sequences) > rules.records // 2:
+                return choice, entries
+        choice = choose(map(self._waiting, chain(entries.copy(), _kept(mine, entries))), rules)
         if choice.batch is not None and (self._alone or self._doubts >= SINGLY):
             choice = replace(choice, batch=replace(choice.batch, sequences=choice.batch.sequences[:1]))
+        self._kind = choice.batch.kind if choice.batch is not None else None
         return choice, entries
+
+    @property
+    def _own(self) -> bool:
+        """Whether all servers are realmfs's own, which take anything."""
+        told = self._core.settings.own_servers
+        if told is not None:
+            return told
+        return all(server.ours for server in self._core.group(self._volume).core.servers.values())
 
     def _rules(self) -> Rules:
         """Return what fits into a batch: what is back-fetched holds locks at the servers (§2.2)."""
@@ -272,7 +286,7 @@ class Sender:
         if slowest is not None:
             big = min(big, max(int(slowest), LEAST_BIG))
             size = max(int(slowest * self._writeback.time), big)
-        return Rules(settings.own_servers, settings.batch_records, settings.batch_files, big, size)
+        return Rules(self._own, settings.batch_records, settings.batch_files, big, size)
 
     def _waiting(self, entry: LogEntry) -> Waiting:
         store = entry.opcode == Store.OPCODE
@@ -357,7 +371,7 @@ class Sender:
         total = core.cache.log.summary(volume.key).records
         core.events.publish(Reintegrating(volume.name, total, total))
         try:
-            outcome = await self._transmit(flight, first_alone=was_sent and not core.settings.own_servers)
+            outcome = await self._transmit(flight, first_alone=was_sent and not self._own)
         finally:
             self._flight = None
             flight.close()
@@ -386,7 +400,7 @@ class Sender:
 
         Returns None if not; else whether to go on at once.
         """
-        if self._core.settings.own_servers:
+        if self._own:
             return None
         records = [full_record(self._core, entry) for entry in entries]
         found = await self._certifier.refusal(records, sent_as(entries[0]), thorough=thorough)
@@ -510,7 +524,7 @@ class Sender:
         return await self._fly(batch, frozen, was_sent=True)
 
 
-@lru_cache(maxsize=4 * LOOK_AHEAD)
+@lru_cache(maxsize=2 * LOOK_AHEAD)
 def _names(packed: bytes) -> frozenset[object]:
     """Return the names that a record gives or takes, each with its directory."""
     (record,) = unpack_log(packed)
@@ -518,6 +532,13 @@ def _names(packed: bytes) -> frozenset[object]:
     return frozenset(
         (getattr(record, parent), getattr(record, name)) for parent, name in pairs if hasattr(record, name)
     )
+
+
+def _kept(entries: Iterable[LogEntry], seen: list[LogEntry]) -> Iterator[LogEntry]:
+    """Pass entries on, and keep them."""
+    for entry in entries:
+        seen.append(entry)
+        yield entry
 
 
 def _same_author(first: LogEntry, other: LogEntry) -> bool:

@@ -30,9 +30,10 @@ class VenusSettings:
 
     `patience` bounds every public call. `quiet_programs` are names as in /proc/<pid>/comm (15 bytes).
     `own_servers` says that every server met runs realmfs's own server, which takes name-space records and
-    back-fetched stores in one batch (design, row "batches"). A store larger than `big_store`, or than
-    what the slowest server takes in a second, goes by handle. Records wait at least `send_age` before they
-    are sent; what servers fetch back in one batch should take no longer than `send_time`.
+    back-fetched stores in one batch (design, row "batches"); None: as each server shows itself. A store
+    larger than `big_store`, or than what the slowest server takes in a second, goes by handle. Records wait
+    at least `send_age` before they are sent; what servers fetch back in one batch should take no longer than
+    `send_time`.
     `shared` says that several local users may use the mount: what the kernel remembers all of them see.
     """
 
@@ -48,10 +49,10 @@ class VenusSettings:
     quiet_programs: frozenset[str] = QUIET_PROGRAMS
     system_type: str = "x86_64_linux"
     cpu_type: str = "x86_64"
-    own_servers: bool = False
+    own_servers: bool | None = None
     shared: bool = False
-    batch_records: int = 100
-    batch_files: int = 50
+    batch_records: int = 200
+    batch_files: int = 200
     big_store: int = 4 * 1024 * 1024
     open_store_age: float = 60.0
     send_age: float = 0.0
