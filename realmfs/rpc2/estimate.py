@@ -12,12 +12,14 @@ _SMALLEST_TRANSFER = 16384
 class Host:
     """A peer address. Jacobson's estimator stands for the reference's own, which is a local matter."""
 
-    __slots__ = ("_deviation", "bandwidth", "last_heard", "round_trip")
+    __slots__ = ("_deviation", "bandwidth", "last_heard", "loses_fragments", "round_trip")
 
     def __init__(self) -> None:
         self.last_heard: float | None = None
         self.round_trip: float | None = None
         self.bandwidth: float | None = None
+        self.loses_fragments = False
+        """A large packet has had to be sent again."""
         self._deviation = 0.0
 
     def sample(self, round_trip: float) -> None:

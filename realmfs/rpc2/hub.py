@@ -75,6 +75,23 @@ class Hub:
         """Return what is known of a peer, if anything is."""
         return self._hosts.get(peer)
 
+    def takes_fragments(self, peer: Address) -> bool:
+        """Tell whether one packet in fragments is better than several: near by, unless one was lost.
+
+        A small file then rides with the reply, which saves its acknowledgement and a round trip. A path that
+        drops fragments is noticed when such a reply is asked for again.
+        """
+        host = self.known_host(peer)
+        if host is None or host.loses_fragments:
+            return False
+        return host.round_trip is not None and host.round_trip < self.sftp.near
+
+    def note_lost_fragments(self, peer: Address) -> None:
+        """Send this peer no fragments any more."""
+        host = self.known_host(peer)
+        if host is not None:
+            host.loses_fragments = True
+
     def packet_size(self, peer: Address) -> int:
         """Return the size of packet, header included, that suits the way to a peer (`SftpParameters`)."""
         if isinstance(peer, TunnelAddress):

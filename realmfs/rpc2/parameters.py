@@ -54,6 +54,7 @@ class SftpParameters:
 
     The packet size fits an Ethernet frame inside the secure layer; on the loopback interface
     `loopback_packet_size` takes its place, in a tunnel, where each packet costs a TLS record, the largest.
+    To a peer whose round trip is shorter than `near` seconds small files ride with replies of any size.
     """
 
     window: int = 64
@@ -63,6 +64,7 @@ class SftpParameters:
     dup_threshold: int = 4
     loopback_packet_size: int = 2800
     tunnel_packet_size: int = HEADER_SIZE + MAX_BODY
+    near: float = 0.005
 
     def pack(self) -> bytes:
         """Return the block of 44 bytes."""

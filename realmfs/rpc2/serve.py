@@ -30,7 +30,7 @@ from realmfs.rpc2.header import (
 )
 from realmfs.rpc2.hub import Hub
 from realmfs.rpc2.link import Identity
-from realmfs.rpc2.parameters import BLOCK_SIZE, MAX_BODY, SftpParameters
+from realmfs.rpc2.parameters import BLOCK_SIZE, HEADER_SIZE, MAX_BODY, SftpParameters
 from realmfs.rpc2.secure import Opener, Sealer
 from realmfs.rpc2.service import Address, BindOffer
 from realmfs.rpc2.sftp import negotiate
@@ -178,7 +178,18 @@ class ServerLink(FileLink):
         elif self._saved is not None:
             self.hub.counters["replies_repeated"] += 1
             self._stamp, self._arrived = header.timestamp, now
-            self._send_saved(now, RETRY)
+            code, body, se_flags, offset = self._saved
+            if se_flags & PIGGY and len(body) > self.hub.packet_size(self.peer) - HEADER_SIZE:
+                self._unload(code, body[:offset], body[offset:], now)
+            else:
+                self._send_saved(now, RETRY)
+
+    def _unload(self, code: int, body: bytes, data: bytes, now: float) -> None:
+        """Send a file by itself that rode with a large reply, which may have been too large for the path."""
+        self.hub.note_lost_fragments(self.peer)
+        self._phase, self._saved, self._forget_at = _RUNNING, None, inf
+        self._held = (code, body)
+        self._start_source(BytesSource(data), now)
 
     # Replies
 
@@ -241,6 +252,10 @@ class ServerLink(FileLink):
         self.transmit(header.pack())
 
     # Side effects
+
+    def room(self, body: int) -> int:
+        """Return how many bytes of a file can ride with a reply of this size."""
+        return MAX_BODY - body if self.hub.takes_fragments(self.peer) else super().room(body)
 
     def receive_file(self, sink: Sink, limit: int, now: float) -> int | None:
         """Take a file from the client; None: on its way, Moved follows. Raises RpcError."""

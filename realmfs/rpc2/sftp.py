@@ -23,7 +23,7 @@ from realmfs.rpc2.parameters import SftpParameters
 if TYPE_CHECKING:
     from realmfs.rpc2.filelink import FileLink
 
-REFERENCE_PARAMETERS = SftpParameters(window=32, send_ahead=8, ack_point=8, packet_size=1084)
+REFERENCE_PARAMETERS = SftpParameters(window=32, send_ahead=8, ack_point=8, packet_size=1084, near=0.0)
 REFERENCE_PACKET = 1084
 """The packet size of everybody who never thought about it; a smaller one is meant."""
 

@@ -295,6 +295,32 @@ async def test_a_file_too_large_for_the_reply_after_all() -> None:
         assert sink.data == pattern(1000)
 
 
+async def test_a_small_file_rides_with_a_reply_in_fragments_while_these_arrive() -> None:
+    class Wide(Desk):
+        async def call(self, connection: ServerConnection, request: Request) -> Reply:
+            await request.send(BytesSource(pattern(4000)))
+            return Reply(0, b"")
+
+    async with world() as w:
+        w.server.serve(5, Wide())
+        connection = await w.bind(subsystem=5)
+        sizes: list[int] = []
+
+        def frames(datagram: bytes, *_: object) -> bool:
+            sizes.append(len(datagram))
+            return len(datagram) <= 1472 or fragments
+
+        w.net.tap = frames
+        for fragments in (True, False, True):  # noqa: B007  # the tap looks at it
+            sizes.clear()
+            sink = BytesSink()
+            assert (await connection.call(FETCH, sink=sink)).code == 0
+            assert sink.data == pattern(4000)
+            if sizes[-1] > 4000:
+                assert len(sizes) <= 3, "a request and its reply"
+        assert max(sizes) <= 1472, "once lost, no more are tried"
+
+
 async def test_no_files_without_side_effects() -> None:
     async with world() as w:
         connection = await w.bind(side_effects=False)
