@@ -230,16 +230,23 @@ class Core:
         view = self.conflicts.refused(node)
         if view is not None:
             self.kernel_forget(node)
-            self.kernel_forget_name(view.parent, view.name)
+            self._shown_otherwise(view)
         log.info("%s: the servers refuse a change: %s", self.path(node), code.name)
         self.events.publish(Conflict(self.path(node), str(node.fid), local=True))
+
+    def _shown_otherwise(self, view: Node) -> None:
+        """A name leads to another object than before, or is there at all for being in conflict."""
+        self.kernel_forget_name(view.parent, view.name)
+        above = self.nodes.in_memory(view.parent)
+        if above is not None:
+            above.edition += 1  # what the kernel has listed is not what there is
 
     def settled(self, node: Node, how: str) -> None:
         """A conflict is over, or one kind of it: the name means the object again once none is left."""
         view = self.conflicts.settled(node)
         if view is not None:
             self.kernel_forget(view)
-            self.kernel_forget_name(view.parent, view.name)
+            self._shown_otherwise(view)
         self.kernel_forget(node)
         self.kernel_forget_name(node.parent, node.name)
         self.events.publish(ConflictSettled(self.path(node), str(node.fid), how))
