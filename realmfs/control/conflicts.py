@@ -92,7 +92,9 @@ class Conflicts:
     def _info(self, node: Node, versions: list[messages.VersionInfo]) -> messages.ConflictInfo:
         core = self._core
         held = core.conflicts.held(node.ino)
-        resting = len(self._venus.discarder.resting_on(node.ino)) - len(held) if held else 0
+        heir = core.conflicts.heir(node.ino)
+        given = [heir[1]] if heir is not None else []
+        resting = len(self._venus.discarder.resting_on(node.ino)) - len(held) - len(given) if held else 0
         reasons = [str(CodaError(Code.of(entry.reason))) for entry in held[:1]]
         if node.conflict:
             reasons.append("the servers have different versions and cannot merge them")
@@ -105,7 +107,7 @@ class Conflicts:
             kind=core.conflicts.kind(node),
             type=_TYPES[int(node.type)],
             reason="; ".join(reasons),
-            changes=[type(full_record(core, entry)).__name__.lower() for entry in held],
+            changes=[type(full_record(core, entry)).__name__.lower() for entry in [*held, *given]],
             uid=held[0].uid if held else None,
             since=float(held[0].time) if held else None,
             waiting=max(resting, 0),
@@ -163,9 +165,10 @@ class Conflicts:
                 INVALID_PARAMS, "say one of: keep (local, server or both), contents, a fix file"
             )
         path = self._path(node)
+        heir = self._core.conflicts.heir(node.ino)
         with trio.CancelScope(shield=True):  # a caller who goes away leaves nothing half done
             names, kept = await self._do(caller, node, params)
-            kind, sent = await self._outcome(node)
+            kind, sent = await self._outcome([node] if heir is None else [node, heir[0]])
         return messages.Settled(path, names, str(kept) if kept else None, kind, sent)
 
     async def _do(self, caller: Caller, node: Node, params: messages.Settle) -> tuple[list[str], Path | None]:
@@ -219,13 +222,18 @@ class Conflicts:
             await self._venus.settler.keep_server(caller, node)
         return [], kept
 
-    async def _outcome(self, node: Node) -> tuple[str, bool]:
+    async def _outcome(self, nodes: Sequence[Node]) -> tuple[str, bool]:
         """Wait a while for the servers to have it; return what is left, and whether they have."""
-        core = self._core
+        conflicts = self._core.conflicts
+
+        def waits(node: Node) -> bool:
+            return bool(conflicts.about(node.ino)) and not conflicts.held(node.ino)
+
         with trio.move_on_after(_SENT_WITHIN):
-            while core.conflicts.about(node.ino) and not core.conflicts.held(node.ino):  # noqa: ASYNC110
+            while any(map(waits, nodes)):  # noqa: ASYNC110
                 await trio.sleep(0.05)  # records have no event of their own
-        return core.conflicts.kind(node), not core.conflicts.about(node.ino)
+        kind = next((kind for kind in map(conflicts.kind, nodes) if kind != "no"), "no")
+        return kind, not any(conflicts.about(node.ino) for node in nodes)
 
     async def _fix_file(self, caller: Caller, params: messages.FixFile) -> messages.FixText:
         node = await self._find(caller, params.id, params.path)

@@ -26,6 +26,9 @@ there, so they collide with none:
 
 A refused change of a directory's own attributes hides no directory: it is only listed.
 
+A file that was saved by renaming another one onto its name is removed, as the log has it. If that is refused,
+the other one is our version (`heir`).
+
 A held object may have no place of its own any more: it was removed here, and the servers refuse that; or the
 servers have let go of its name. So held objects are also found by directory and name (`at`), which comes
 before what the directory itself says. And where others have removed the directory of a held object, it is
@@ -42,7 +45,7 @@ from realmfs.realms.types import ANYUSER
 from realmfs.venus.node import Node
 from realmfs.venus.nodes import Nodes
 from realmfs.venus.volume import TOP_REALM, VolumeState
-from realmfs.vice.log import Chmod, Chown, Remove, RemoveDir, Utimes, unpack_log
+from realmfs.vice.log import Chmod, Chown, Remove, RemoveDir, Rename, Utimes, unpack_log
 from realmfs.vice.types import Fid, ObjectType, Rights, Status, VersionVector
 
 VIEW_BIT = 1 << 62
@@ -83,6 +86,25 @@ class Conflicts:
         """Return all records that make, change, move or remove an object, oldest first."""
         entries = [entry for entry, role in self._cache.log.about(number) if role & Role.OBJECT]
         return entries[::-1]
+
+    def heir(self, number: int) -> tuple[Node, LogEntry] | None:
+        """Return what has the name that a refused removal takes, and the waiting change that gives it.
+
+        That is how programs save a file: they write another one and rename it onto the old name, which the
+        log has as a removal and a rename. The new file is our version of the name.
+        """
+        removal = next((entry for entry in self.held(number) if entry.opcode in _REMOVALS), None)
+        if removal is None:
+            return None
+        above, name = place_of(removal)
+        for entry, role in self._cache.log.about(above):  # newest first
+            if entry.sequence <= removal.sequence:
+                break
+            if role & Role.PARENT:
+                given = _given(entry, above, name)
+                if given is not None:
+                    return (self._nodes.by_number(object_of(entry)), entry) if given else None
+        return None
 
     def all(self) -> list[Node]:
         """Return every object in conflict, shown or not, in the order of their numbers."""
@@ -203,3 +225,16 @@ def place_of(entry: LogEntry) -> tuple[int, bytes]:
     (record,) = unpack_log(entry.record)
     assert isinstance(record, Remove | RemoveDir)
     return next(number for number, role in entry.about if role & Role.PARENT), record.name
+
+
+def _given(entry: LogEntry, above: int, name: bytes) -> bool | None:
+    """Tell whether a record gives a name to an object or takes it away; None: it is about other names."""
+    (record,) = unpack_log(entry.record)
+    if not isinstance(record, Rename):
+        if getattr(record, "name", None) != name:
+            return None
+        return not isinstance(record, Remove | RemoveDir)
+    parents = [number for number, role in entry.about if role & Role.PARENT]
+    if (parents[-1], record.new_name) == (above, name):
+        return True
+    return False if (parents[0], record.old_name) == (above, name) else None

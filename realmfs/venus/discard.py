@@ -1,7 +1,7 @@
 """Giving waiting changes up, so that what they changed is again as the servers have it (conflicts.md §4).
 
 What rests on a change cannot stay without it: all other changes of the object and, if the change makes the
-object, all that was done in it.
+object, all that was done in it. Of a refused removal, the changes of what has got the name meanwhile.
 
 Objects go back to the servers' version, or vanish if they were made here. For a directory that other changes
 are still about, the servers' names are taken, and those changes are made in them once more (`rebase`).
@@ -40,9 +40,13 @@ class Discarder:
         seen = {number}
         todo = [number]
         while todo:
-            about = list(self._core.cache.log.about(todo.pop()))
+            number = todo.pop()
+            about = list(self._core.cache.log.about(number))
             own = {entry.sequence: entry for entry, role in about if role & Role.OBJECT}
             found |= own
+            heirs = {heir[0].ino for heir in [self._core.conflicts.heir(number)] if heir} - seen
+            seen |= heirs
+            todo += heirs
             if any(entry.opcode in _MAKING for entry in own.values()):
                 inside = {object_of(entry) for entry, role in about if not role & Role.OBJECT} - seen
                 seen |= inside

@@ -14,6 +14,7 @@ after which the conflict is over here; should the servers refuse again it comes 
 refused, and nothing has changed then.
 """
 
+import logging
 from dataclasses import replace
 
 from realmfs.cache.log import LogEntry
@@ -25,6 +26,7 @@ from realmfs.venus.face import Caller
 from realmfs.venus.flight import full_record
 from realmfs.venus.node import Node
 from realmfs.venus.operation import Tools
+from realmfs.venus.removing import RemoveName
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import (
     AnyRecord,
@@ -42,6 +44,8 @@ from realmfs.vice.log import (
 )
 from realmfs.vice.types import Fid, Status
 
+log = logging.getLogger(__name__)
+
 _RIGHTS = frozenset({Code.EACCES, Code.EPERM})
 _NAMING = (Create, MakeDir, SymLink, Link)
 
@@ -58,8 +62,11 @@ class Settler:
 
     async def keep_server(self, caller: Caller, node: Node) -> None:
         """Give the refused changes of an object up. Raises CodaError: EWOULDBLOCK if one is on its way."""
+        heir = self._core.conflicts.heir(node.ino)
         await self._discarder.discard(caller, self._discarder.resting_on(node.ino))
         self._core.settled(node, "server")
+        if heir is not None:
+            await self._clean_up(caller, *heir)
 
     async def keep_local(self, caller: Caller, node: Node) -> None:
         """Make the refused changes of an object again. Raises CodaError for what cannot be done."""
@@ -84,11 +91,15 @@ class Settler:
         record = full_record(self._core, held[0])
         if await self._is_taken(caller, node, held[0], record):
             name = await self._rename_ours(caller, node, held[0], record)
-        elif isinstance(record, Store) and await self._theirs(node, caller.uid) is not None:
+        elif isinstance(record, Store) and await self._is_something(caller, node):
             name = await self._copy_beside(caller, node, held[0])
         elif isinstance(record, Remove | RemoveDir):
-            await self.keep_server(caller, node)
-            return ""
+            heir = self._core.conflicts.heir(node.ino)
+            if heir is None:
+                await self.keep_server(caller, node)
+                return ""
+            name = await self._rename_ours(caller, *heir, full_record(self._core, heir[1]))
+            await self._discarder.discard(caller, held)
         else:
             await self.keep_local(caller, node)
             return ""
@@ -133,13 +144,34 @@ class Settler:
         theirs = await self._theirs(node, caller.uid)
         _, directory = await self._again.names(above, caller.uid)
         if theirs is None or directory.lookup(record.name) != node.fid[1:]:
+            heir = self._core.conflicts.heir(node.ino)
+            clear = await self._again.clear(caller, heir[0], above, record.name) if heir is not None else None
             await self._discarder.discard(caller, held)  # it is gone there, too, or has moved away
+            if clear is not None:
+                with self._core.cache.transaction():
+                    clear(held[0])
             return
         if node.is_directory:
             await self._again.require_empty(node, node.fid, caller.uid)
         with self._core.cache.transaction():
             self._core.nodes.change_status(node, vv=theirs.vv)
             self._release(node)
+
+    async def _clean_up(self, caller: Caller, node: Node, entry: LogEntry) -> None:
+        """Remove what a program wrote to save a file, once the saving has been given up.
+
+        It is at the servers already, under the name of a moment. A file with a name that looks as if a
+        person had chosen it just has that name again.
+        """
+        record = full_record(self._core, entry)
+        if not isinstance(record, Rename) or not _is_passing(record.old_name):
+            return
+        above = self._again.parents(entry)[0]
+        author = Caller(entry.uid, caller.gid, 0, kernel=False)
+        try:
+            await RemoveName(self._tools, author, above, record.old_name, directory=False).run()
+        except CodaError as error:
+            log.info("%r stays: %s", record.old_name, error)
 
     async def _change_all_the_same(self, caller: Caller, node: Node, entry: LogEntry) -> None:
         theirs = await self._theirs(node, caller.uid)
@@ -213,6 +245,16 @@ class Settler:
 
     # -- both ------------------------------------------------------------------------------------------
 
+    async def _is_something(self, caller: Caller, node: Node) -> bool:
+        """Tell whether the servers have an object still, or another under its name."""
+        if await self._theirs(node, caller.uid) is not None:
+            return True
+        above, name = self._place(node)
+        if await self._again.status(above, above.fid, caller.uid) is None:
+            return False
+        _, directory = await self._again.names(above, caller.uid)
+        return name in directory
+
     async def _is_taken(self, caller: Caller, node: Node, entry: LogEntry, record: AnyRecord) -> bool:
         """Tell whether the servers have something else under the name that a record gives an object."""
         if not isinstance(record, (*_NAMING, Rename)):
@@ -260,6 +302,11 @@ class Settler:
             name = await self._copies.beside(author, above, name, b"local", mode, content)
         await self._discarder.discard(caller, self._discarder.resting_on(node.ino))
         return name
+
+
+def _is_passing(name: bytes) -> bool:
+    """Tell whether programs give such names to files that they rename in the next moment."""
+    return name.startswith((b".", b"~", b"#")) or name.endswith((b"~", b"#", b".tmp", b".part", b".new"))
 
 
 def _with_name(record: AnyRecord, parent: Fid, old: bytes, new: bytes) -> AnyRecord | None:

@@ -69,6 +69,9 @@ class Versions:
 
     def ours(self, node: Node) -> Node | None:
         """Return the object as it is here, if changes of it were refused and it was not removed."""
+        heir = self._core.conflicts.heir(node.ino)
+        if heir is not None:
+            return heir[0]
         held = self._core.conflicts.held(node.ino)
         if not held or any(entry.opcode in _REMOVALS for entry in held):
             return None
@@ -96,7 +99,8 @@ class Versions:
         """Return the version at one server; None if it has none, or cannot be asked."""
         try:
             volume = await self.replica_volume(node.volume, replica)
-            found = None if self.is_made_here(node) else await self._by_fid(volume, node.fid, uid)
+            other = self.is_made_here(node) or self._core.conflicts.heir(node.ino) is not None
+            found = None if other else await self._by_fid(volume, node.fid, uid)
             if found is None:
                 found = await self._by_name(volume, node, uid)
         except CodaError as error:

@@ -50,7 +50,7 @@ class Ours:
 
 
 @pytest.fixture(scope="module")
-def ours(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:  # type: ignore[override]
+def ours(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
     files = tmp_path_factory.mktemp("conflicts")
     point = files / "coda"
     point.mkdir()
@@ -140,11 +140,13 @@ def _has(place: Place, name: str, data: bytes) -> bool:
 def split_servers(rig: Rig, ours: Ours) -> None:
     """S1 with our node here, s2 and s3 with the second reference client there."""
     rig.control("split", "s2", "s3", "client2")
+    rig.exec("client2", "cfs", "checkservers")
     seconds_until(lambda: ours.servers("down") == 2, NOTICED_WITHIN)
 
 
 def join_servers(rig: Rig, ours: Ours) -> None:
     rig.control("join")
+    rig.exec("client2", "cfs", "checkservers")
     seconds_until(lambda: ours.servers("up") == 3, NOTICED_WITHIN)
 
 
