@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from realmfs.cli import certificates
+from realmfs.cli import certificates, keys
 from realmfs.cli.serve import rights_of
 from realmfs.server.check import check_store
 from realmfs.server.database import StoreError
@@ -43,6 +43,7 @@ def command() -> None:
 
 
 command.add_command(certificates.command)
+command.add_command(keys.command)
 
 
 def replicas_of(
@@ -174,13 +175,16 @@ def remove_user(data: Path, name: str) -> None:
         store.protection.remove(_id(store, name))
 
 
-@user.command("password")
+@user.command("passwd")
 @_data
 @click.argument("name")
 def set_password(data: Path, name: str) -> None:
     """Set a user's password, read from standard input."""
     with _change(data) as store:
         store.protection.set_key(_id(store, name), _read_key())
+
+
+user.add_command(set_password, "password")  # as it was called first
 
 
 # groups

@@ -119,7 +119,7 @@ class AuthServer:
         return Reply(AuthCode.SUCCESS, results.pack())
 
     async def _get_tokens(self, login: _Login, args: auth.GetTokens) -> auth.GetTokens.Reply:
-        key = TokenKey(self._store.token_keys()[0])
+        key = TokenKey(self._store.token_keys(self._clock())[0])
         handshake_key, iv = secrets.token_bytes(auth.KEY_SIZE), secrets.token_bytes(IV_SIZE)
         token = key.mint(login.user, int(self._clock()), handshake_key=handshake_key, iv=iv)
         log.info("auth2: user %d logged in", login.user)

@@ -148,7 +148,7 @@ class FileServer:
 
     def _bearer(self, offer: BindOffer) -> Bearer | None:
         """Return whom the token that a client shows is for, if the present key or the last opens it."""
-        keys = [TokenKey(key) for key in self.state.store.token_keys()]
+        keys = [TokenKey(key) for key in self.state.store.token_keys(self.state.clock())]
         try:
             return verify(offer.ident, keys, self.state.clock())
         except BadToken as error:

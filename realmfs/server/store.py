@@ -26,6 +26,7 @@ from realmfs.server.access import Acl
 from realmfs.server.containers import Containers
 from realmfs.server.database import Database, StoreError
 from realmfs.server.elements import Elements
+from realmfs.server.keys import former_key, good_until, keys_at
 from realmfs.server.locations import Location, Locations
 from realmfs.server.protection import Protection
 from realmfs.server.views import Stamp, Tomb
@@ -205,16 +206,34 @@ class ServerStore:
         self.database.execute("INSERT OR REPLACE INTO server VALUES (?, ?, ?, ?)", tuple(server))
         return True
 
-    def token_keys(self) -> list[bytes]:
-        """Return the keys tokens may be sealed with; new ones are sealed with the first (auth.md §4.4)."""
-        keys = (self.get("token_key"), self.get("old_token_key"))
-        return [key for key in keys if isinstance(key, bytes)]
+    def token_keys(self, now: float | None = None) -> list[bytes]:
+        """Return the keys tokens may be sealed with; new ones are sealed with the first (keys.py)."""
+        return keys_at(self.get("token_key"), self.get("old_token_key"), time.time() if now is None else now)
 
-    def change_token_key(self, key: bytes | None = None) -> None:
-        """Seal tokens with a new key from now on; those sealed with the present one stay good."""
+    def change_token_key(self, *, now: float | None = None, revoke: bool = False) -> float:
+        """Seal tokens with a new key; return until when those sealed with the present one are good.
+
+        In a realm of several servers the new key is used once all have had the time to hear of it. `revoke`
+        ends all logins at once instead. Raises StoreError while a change before has not run out.
+        """
+        now = time.time() if now is None else now
+        if not revoke and (until := self.old_key_until(now)) is not None:
+            left = (until - now) / 3600
+            raise StoreError(
+                f"logins by the key before the present one hold for {left:.1f} h more; wait, or revoke"
+            )
+        alone = len(self.servers()) < 2
+        old = former_key(self.token_keys(now)[0], now, alone=alone, revoke=revoke)
         with self.transaction():
-            self.set("old_token_key", self.token_keys()[0])
-            self.set("token_key", key or secrets.token_bytes(_TOKEN_KEY_LENGTH))
+            self.set("old_token_key", old)
+            self.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
+        return good_until(old)
+
+    def old_key_until(self, now: float) -> float | None:
+        """Return until when the key before the present one is good; None if it is not any more."""
+        old = self.get("old_token_key")
+        until = good_until(old) if isinstance(old, bytes) else 0.0
+        return until if until > now else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -160,9 +160,11 @@ async def test_tokens_of_the_last_key_are_good_and_others_not(
         user = realm.add_user("ann")
         token = realm.token(user)
         client = await realm.client(nursery, introduce=False)
-        realm.store.change_token_key()
+        realm.store.change_token_key(now=realm.now)
         await client.bind(token)
-        realm.store.change_token_key()
+        with pytest.raises(StoreError, match="hold for 25"):
+            realm.store.change_token_key(now=realm.now)
+        realm.store.change_token_key(now=realm.now, revoke=True)
         for bad in (token, realm.token(user, lifetime=-1)):
             with pytest.raises(RpcError) as caught:
                 await client.bind(bad)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from realmfs.server.store import ServerStore
+from realmfs.vice.tokens import parse_token_file
 from tests.t8_cli_tui.conftest import Home
 
 REALM = "home.test"
@@ -154,3 +156,43 @@ def stop(home: Home) -> None:
     home.run("unmount")
     while home.socket.exists():
         time.sleep(0.02)
+
+
+def test_nothing_secret_is_logged_or_shown(home: Home, served: Path) -> None:
+    """At the loudest level, whatever one does about logins: no password, token or key anywhere."""
+    start(home, served, "--log-level", "debug")
+    passwords, said = [PASSWORD, "bobs-pw1", "newpass1"], []
+    said.append(home.run("login", f"ann@{REALM}", stdin="wrongpw9\n", status=5))
+    said.append(
+        home.run("login", f"ann@{REALM}", "--to-file", str(home.top / "token"), stdin=PASSWORD + "\n")
+    )
+    said.append(home.run("passwd", f"bob@{REALM}", stdin="bobs\nbobs-pw1\n"))
+    said.append(home.run("passwd", f"bob@{REALM}", "--as", "ann", stdin=f"{PASSWORD}\nnewpass1\n"))
+    said.append(home.run("login", f"@{REALM}", "--from-file", str(home.top / "token")))
+    home.run("mkdir", f"{REALM}/d")
+    said += [home.run("tokens", "--json"), home.run("status"), home.run("config", "show")]
+    data = str(home.top / "server")
+    said += [home.run("admin", "keys", verb, "--data", data) for verb in ("show", "rotate", "show")]
+    said += [home.run("admin", "user", "list", "--json", "--data", data)]
+    home.run("ls", REALM)
+    said.append(home.run("logout"))
+    token = parse_token_file((home.top / "token").read_bytes())
+    with ServerStore.open(home.top / "server", lock=False) as store:
+        keys = [*store.token_keys(), token.clear.handshake_key, token.secret]
+    base64 = "".join((home.top / "token").read_text().splitlines()[1:])
+    (home.top / "token").unlink()
+    logs = [*(home.top / "state").rglob("*.log"), home.top / "server.log"]
+    assert len(logs) == 2
+    text = "".join([*said, *(log.read_text() for log in logs)])
+    assert "is logged in" in text
+    for secret in (*passwords, "wrongpw9", base64[:40], *(base64[i : i + 20] for i in range(0, 100, 20))):
+        assert secret not in text, f"{secret} was told"
+    for key in keys:
+        for form in (key.hex(), key.hex(" "), repr(key)[2:-1], str(list(key))):
+            assert form not in text, f"the key {form} was told"
+    for path in (path for kind in ("state", "cache", "run") for path in (home.top / kind).rglob("*")):
+        if path.is_file():
+            found = path.read_bytes()
+            assert not any(one.encode() in found for one in passwords), path
+            assert not any(key in found for key in keys), path
+            assert path.stat().st_mode & 0o077 == 0, f"{path} can be read by others"
