@@ -9,6 +9,7 @@ empty cache of its own. Every run is printed, the medians are compared. RIG and 
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -40,7 +41,9 @@ def main() -> int:
         (room / "data" / "big").unlink()
         with write_data(rig, room / "data", LIMIT) as place:
             theirs = [_reference(rig, place, sizes) for _ in range(options.runs)]
+            print(f"reference client: {theirs}", file=sys.stderr, flush=True)
             ours = [_walk(rig, place, room, run, options.files) for run in range(options.runs)]
+    about["load_after"] = os.getloadavg()[0]
     print(machine.sentence(about))
     print(f"reference client, one by one: {_said(theirs, options.files)}")
     print(f"realmfs, hoard walk:          {_said(ours, options.files)}")

@@ -32,6 +32,7 @@ from realmfs.venus.learn import Learner
 from realmfs.venus.node import Node
 from realmfs.venus.profiles import Profiles, alone
 from realmfs.venus.resolve import Resolver
+from realmfs.venus.stamps import VolumeStamps
 from realmfs.venus.validity import Validator
 from realmfs.vice.errors import CodaError, Code
 
@@ -67,7 +68,9 @@ class Hoard:
     ) -> None:
         self._core = core
         self.binder = Binder(core, validator, fetcher, resolver, access)
-        self._means = Means(core, validator, fetcher, Gatherer(core, validator, fetcher), self.binder)
+        self.stamps = VolumeStamps(core)
+        gatherer = Gatherer(core, validator, fetcher)
+        self._means = Means(core, validator, fetcher, gatherer, self.binder, self.stamps)
         self._places = Places(core, fetcher, resolver)
         self._surveyor = Surveyor(core, self.binder)
         self.contexts = Contexts()
@@ -208,6 +211,7 @@ class Hoard:
                 f" [{progress.files}, {(progress.fetched + 1023) // 1024}]",
             )
         )
+        await walk.stamp()
         await walk.settle()
 
     async def _publish(self, progress: Progress) -> None:

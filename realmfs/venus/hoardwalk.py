@@ -32,6 +32,7 @@ from realmfs.venus.hoardbind import Binder
 from realmfs.venus.hoardcontext import Context, Contexts, State
 from realmfs.venus.node import Node
 from realmfs.venus.resolve import may_be_mount_link
+from realmfs.venus.stamps import VolumeStamps, shown
 from realmfs.venus.validity import Validator
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
@@ -106,6 +107,7 @@ class Means:
     fetcher: Fetcher
     gatherer: Gatherer
     binder: Binder
+    stamps: VolumeStamps
 
 
 class Walk:
@@ -162,11 +164,15 @@ class Walk:
     ) -> None:
         size = self._core.settings.validate_batch
         batch: list[Node] = []
+        covered = await shown(self._means.stamps, volume, self._means.binder.user_of(volume))
         for index, number in enumerate(list(self._core.cache.objects.of_volume(volume.key))):
             if not index % SLICE:
                 await trio.lowlevel.checkpoint()
             node = self._core.nodes.cached(number)
             if node is not None and node.status is not None and not node.valid and not node.stale:
+                if covered and self._means.stamps.hold(volume):
+                    self._means.stamps.cover(node)
+                    continue
                 batch.append(node)
             if len(batch) == size:
                 await limit.acquire()
@@ -397,6 +403,16 @@ class Walk:
         self._came(node)
 
     # -- settling --------------------------------------------------------------------------------------
+
+    async def stamp(self) -> None:
+        """Gain the stamps of volumes of which everything cached is valid."""
+        for row in self._core.cache.volumes.all():
+            volume = self._core.volumes.by_key(row.key)
+            if volume.reachable:
+                try:
+                    await self._means.stamps.gain(volume, self._means.binder.user_of(volume))
+                except CodaError as error:
+                    log.debug("no stamps of %s: %s", volume, error)
 
     async def settle(self) -> None:
         """Give every object the priority that the contexts give it now."""

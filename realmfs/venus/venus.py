@@ -171,10 +171,11 @@ class Venus:
     def callback_broken(self, server: Server, fid: Fid) -> None:
         """Another client changed an object: our promise for it is void."""
         self.events.publish(CallbackBroken(str(server), str(fid)))
-        if fid.names_volume:
-            return  # we hold no promises for whole volumes
         for volume in self.core.volumes.of_server(server):
-            node = volume.nodes.get(fid[1:]) if volume.has_id(fid.volume) else None
+            if not volume.has_id(fid.volume):
+                continue
+            self.hoard.stamps.broken(volume)
+            node = volume.nodes.get(fid[1:])
             if node is not None:
                 self.hoard.signal(node.ino)
                 node.breaks += 1

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +20,19 @@ PER_DIRECTORY = 100
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree for each volume, on the local disk."""
-    top, contents = tmp_path_factory.mktemp("source"), random.Random(2026)
-    for volume, files in VOLUMES.items():
-        for number in range(files):
-            file = top / volume / f"d{number // PER_DIRECTORY:02d}" / f"f{number:04d}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(contents.randbytes(contents.choice([0, 100, 2000, 5000])))
-        (top / volume / "large").write_bytes(contents.randbytes(1_000_000))
-    return top
+def source() -> Iterator[Path]:
+    """A tree for each volume, on the local disk, where everybody may look."""
+    contents = random.Random(2026)
+    with tempfile.TemporaryDirectory(prefix="realmfs-hoard-") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        for volume, files in VOLUMES.items():
+            for number in range(files):
+                file = top / volume / f"d{number // PER_DIRECTORY:02d}" / f"f{number:04d}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(contents.randbytes(contents.choice([0, 100, 2000, 5000])))
+            (top / volume / "large").write_bytes(contents.randbytes(1_000_000))
+        yield top
 
 
 @pytest.fixture

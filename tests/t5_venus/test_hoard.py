@@ -13,7 +13,7 @@ from realmfs.cache.limits import Limits
 from realmfs.server.mounts import make_mount
 from realmfs.venus.hoardcontext import State
 from realmfs.venus.hoardlanguage import Wish
-from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs
+from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs, ValidateVols
 from tests.t5_venus.world import ME, REALM, Client, World, refused, until, world
 
 DEEP = Wish(600, Expand.DESCENDANTS)
@@ -476,3 +476,32 @@ async def test_learning_from_what_a_command_opens(
         ]
         with refused(errno.ENOENT):
             learner.end(77)
+
+
+async def test_stamps_make_a_restart_cheap(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    async with world(tmp_path) as here:
+        writer, contents = await tree(here, 200)
+        client = await here.client()
+        hoard = client.venus.hoard
+        await hoard.add(ME.uid, f"{REALM}", DEEP)
+        assert (await hoard.walk()).survey.ready
+        (volume,) = (one for one in client.venus.core.volumes if one.key)
+        assert hoard.stamps.hold(volume)
+        await client.restart()
+        here.realm.counted()
+        assert (await client.venus.hoard.walk()).survey.ready
+        calls = here.realm.counted()
+        assert calls[ValidateVols.OPCODE] <= 2
+        assert not calls[ValidateAttrs.OPCODE]
+        assert not calls[GetAttr.OPCODE]
+        await writer.write(f"{REALM}/src/f2", b"changed")
+        contents[f"{REALM}/src/f2"] = b"changed"
+        await writer.drained()
+        assert await client.read(f"{REALM}/src/f2") == b"changed", "the promise for the volume was broken"
+        (volume,) = (one for one in client.venus.core.volumes if one.key)
+        assert not client.venus.hoard.stamps.hold(volume)
+        await client.restart()
+        here.realm.counted()
+        assert (await client.venus.hoard.walk()).survey.ready
+        assert here.realm.counted()[ValidateAttrs.OPCODE], "stamps that were broken are not shown again"
+        await all_here(client, contents)
