@@ -72,6 +72,8 @@ class Database:
         self._relieve = relieve
         self._depth = 0
         self._doomed = False
+        self._begun = False  # with the first write: a transaction that changes nothing costs nothing
+        self._watched = 0
         self._task: object = None
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
@@ -165,6 +167,9 @@ class Database:
         if not self._depth:
             raise RuntimeError("the cache is changed outside a transaction")
         try:
+            if not self._begun:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._begun = True
             return self._connection.execute(sql, values).rowcount
         except sqlite3.Error as error:
             raise self._translated(error) from error
@@ -198,10 +203,6 @@ class Database:
             return
         if self.damage is not None:
             raise CacheReadOnly(self.damage)
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
         self._task = _current_task()
         self._depth = 1
 
@@ -215,18 +216,21 @@ class Database:
             if not failed:
                 raise RuntimeError("a transaction cannot commit: one that joined it had failed")
             return
-        try:
-            self._commit()
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise self._translated(error) from error
-        self.commits += 1
+        if self._begun:
+            try:
+                self._commit()
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise self._translated(error) from error
+            self.commits += 1
+        self._begun = False
         self._on_rollback.clear()
         acts, self._on_commit = self._on_commit + self._at_end, []
         self._at_end = []
         for act in acts:
             act()
-        if self.watch is not None and not self.commits % _WATCH:
+        if self.watch is not None and self.commits >= self._watched + _WATCH:
+            self._watched = self.commits
             self.watch()
 
     def _commit(self) -> None:
@@ -246,7 +250,7 @@ class Database:
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
                 self._connection.execute("ROLLBACK")
-        self._doomed = False
+        self._doomed = self._begun = False
         self._on_commit.clear()
         acts, self._on_rollback = [*reversed(self._on_rollback), *self._at_end], []
         self._at_end = []

@@ -230,35 +230,35 @@ class Fetcher:
         content.filling = True
         await self._fetch_file(node, uid, content, None)
 
-    def take_in_small(self, node: Node, uid: int, found: Found, sample: Promise, edition: int) -> bool:
-        """Take in an object that came whole, in a sweep; tell whether its container was left open.
+    def take_in_small(self, node: Node, uid: int, found: Found, sample: Promise, edition: int) -> None:
+        """Take in an object that came whole, in a sweep.
 
         Inside a transaction. Raises CodaError, also when there is no room.
         """
         data, answer = found.data or b"", found.attributes
         if node.content is not None or node.container is not None or node.ours or node.gone:
-            return False
-        if node.is_directory:
-            directory = self._parse(node, data)
-            if self._counts(node, uid, answer, sample, edition, filling=False):
-                self._keep_directory(node, directory, data)
-            return False
-        if answer.status.type is ObjectType.SYMLINK:
-            if self._counts(node, uid, answer, sample, edition, filling=False):
-                node.link = data
-                self._core.nodes.save(node)
-            return False
-        if not self._counts(node, uid, answer, sample, edition, filling=True):
-            return False
+            return
+        directory = self._parse(node, data) if node.is_directory else None
+        filling = answer.status.type is ObjectType.FILE
+        if not self._counts(node, uid, answer, sample, edition, filling=filling):
+            return
+        if directory is not None:
+            self._keep_directory(node, directory, data)
+        elif not filling:
+            node.link = data
+            self._core.nodes.save(node)
+        else:
+            self._keep_small(node, data)
+
+    def _keep_small(self, node: Node, data: bytes) -> None:
         try:
-            content = self._core.cache.containers.create()
-            node.content = content
+            content = node.content = self._core.cache.containers.create()
             content.write(0, data)
             self._arrived(node, content)
         except OSError as error:
-            self.settle(node)
             raise CodaError.from_oserror(error) from error
-        return True
+        finally:
+            self.settle(node)
 
     def start(self, node: Node, uid: int, limit: int | None = None) -> Flight:
         """Begin to fetch a file's contents without waiting, unless that is going on."""

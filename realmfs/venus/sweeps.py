@@ -4,12 +4,9 @@ A sweep is detached work like a fetch of one object, known under the key ("sweep
 objects. Whoever wants one of them waits for the sweep, though not for long (`validity.SWEEP_PATIENCE`): what
 a sweep does not bring, for whatever reason, is asked for in the ordinary way. So nothing here is an error
 for anybody, and an answer that comes late is judged like any other (`Validator.absorb`).
-
-Contents of files stay open for a while: who walks through a directory opens them next.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from realmfs.realms.sweep import Found
@@ -22,8 +19,6 @@ from realmfs.vice.types import Fid
 
 log = logging.getLogger(__name__)
 
-KEPT_OPEN = 64
-
 
 class Sweeps:
     """Brings many small objects of one volume at once."""
@@ -32,7 +27,6 @@ class Sweeps:
         self._core = core
         self._validator = validator
         self._fetcher = fetcher
-        self._kept: OrderedDict[Node, None] = OrderedDict()
 
     async def status(self, nodes: Sequence[Node], uid: int) -> None:
         """Bring the status of objects of which nothing is known."""
@@ -53,8 +47,6 @@ class Sweeps:
             found = await core.group(volume).sweep([node.fid for node in nodes], uid, limit)
         with core.cache.transaction():
             self._take_in(before, uid, found)
-        while len(self._kept) > KEPT_OPEN:
-            self._fetcher.settle(self._kept.popitem(last=False)[0])
 
     def _take_in(
         self, before: Sequence[tuple[Node, Promise, int]], uid: int, found: Mapping[Fid, Found]
@@ -66,7 +58,7 @@ class Sweeps:
             try:
                 if brought.data is None:
                     self._validator.absorb(node, uid, brought.attributes, sample, edition)
-                elif self._fetcher.take_in_small(node, uid, brought, sample, edition):
-                    self._kept[node] = None
+                else:
+                    self._fetcher.take_in_small(node, uid, brought, sample, edition)
             except CodaError as error:
                 log.info("%s was swept up in vain: %s", node, error)

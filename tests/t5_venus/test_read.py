@@ -331,6 +331,25 @@ async def test_what_comes_ahead_from_a_near_server_comes_in_sweeps(
         assert w.realm.counted()[FetchPartial.OPCODE] <= 1, "whether the server knows the call"
 
 
+async def test_what_was_swept_up_is_replaced_by_what_is_newer(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """A client that reads while another writes sees each version whole, the empty one too."""
+    async with world(tmp_path, latency=0.0005) as w:
+        a, b = await w.client(), await w.client()
+        await a.mkdir(f"{ROOT}/d")
+        names = [f"{ROOT}/d/{number:02}" for number in range(30)]
+        for version in (b"", b"first", b"", b"second, longer", b"x"):
+            for name in names:
+                await a.write(name, version)
+            await a.drained()
+            await trio.sleep(1)
+            await b.ls(f"{ROOT}/d")
+            for name in names:
+                assert await b.read(name) == version
+                assert (await b.look(name)).size == len(version)
+
+
 async def test_a_tree_comes_ahead_of_who_walks_it(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path, latency=0.0005) as w:
         a, b = await w.client(), await w.client()
