@@ -17,8 +17,7 @@ while somebody waits for anything, few.
 
 import functools
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -84,9 +83,8 @@ class Gate:
         """Whether nobody is inside or about to be."""
         return not self.inside and not self._queue
 
-    @asynccontextmanager
-    async def turn(self, ticket: Ticket) -> AsyncIterator[None]:
-        """Wait for a turn, and have it."""
+    async def enter(self, ticket: Ticket) -> None:
+        """Wait for a turn; whoever got in calls `leave`."""
         while self.inside >= self._width() and not ticket.urgent:
             self._queue[ticket] = None
             try:
@@ -94,12 +92,12 @@ class Gate:
             finally:
                 del self._queue[ticket]
         self.inside += 1
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            for waiting in itertools.islice(list(self._queue), max(0, self._width() - self.inside)):
-                waiting.call()
+
+    def leave(self) -> None:
+        """End a turn, and call as many as there is room for."""
+        self.inside -= 1
+        for waiting in itertools.islice(self._queue, max(0, self._width() - self.inside)):
+            waiting.call()
 
     def _width(self) -> int:
         return min(BESIDE_OTHERS, self.wide) if self.crowded() else self.wide
@@ -180,13 +178,15 @@ class Gatherer:
         sources = group.sources()
         self.gate.wide = PER_SERVER * len(sources)
         edition, sink = node.edition, BytesSink(SMALL)
-        async with self.gate.turn(ticket):
+        await self.gate.enter(ticket)
+        try:
             replica = sources[next(self._turns) % len(sources)]
-            try:
-                with self._core.call("FetchPartial", f"{node.label} [{node.blocks}]"):
-                    status = await group.fetch_one(replica, node.fid, uid, sink)
-            except (CodaError, OSError):
-                return None  # whatever it is, the group says it better
+            with self._core.call("FetchPartial", f"{node.label} [{node.blocks}]"):
+                status = await group.fetch_one(replica, node.fid, uid, sink)
+        except (CodaError, OSError):
+            return None  # whatever it is, the group says it better
+        finally:
+            self.gate.leave()
         data = bytes(sink.data)
         return _Arrival(node, status, data, edition, claim) if len(data) == status.length else None
 

@@ -391,11 +391,13 @@ class Walk:
         return self._hopeless is not None and priority <= self._hopeless[0] and size >= self._hopeless[1]
 
     async def _large(self, context: Context, node: Node) -> None:
+        gate = self._means.gatherer.gate
+        await gate.enter(Ticket())
         self.progress.current[node.ino] = node
         try:
-            async with self._means.gatherer.gate.turn(Ticket()):
-                await self._means.fetcher.whole(node, context.entry.uid)
+            await self._means.fetcher.whole(node, context.entry.uid)
         finally:
+            gate.leave()
             del self.progress.current[node.ino]
             self._means.fetcher.settle(node)
         with self._core.cache.transaction():
