@@ -28,13 +28,16 @@ async def watch(changed: Callable[[], None]) -> None:
         log.info("changes of the network are not noticed: %s", error)
         return
     with messages:
-        await messages.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE))
-        while True:
-            await _message(messages)
-            with trio.move_on_after(_LONGEST):
-                await _silence(messages)
-            log.info("the network has changed")
-            changed()
+        try:
+            await messages.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE))
+            while True:
+                await _message(messages)
+                with trio.move_on_after(_LONGEST):
+                    await _silence(messages)
+                log.info("the network has changed")
+                changed()
+        except OSError as error:
+            log.warning("changes of the network are not noticed any more: %s", error)
 
 
 async def _silence(messages: trio.socket.SocketType) -> None:

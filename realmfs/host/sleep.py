@@ -75,6 +75,8 @@ class SleepWatch:
                 await self._follow(logind)
             except _TROUBLE as error:
                 log.info("sleep of the machine is not noticed: %s", str(error) or repr(error))
+            except Exception:  # of the library: whatever the bus sends must not end the daemon
+                log.exception("sleep of the machine is not noticed")
             finally:
                 if logind is not None:
                     logind.close()

@@ -150,13 +150,17 @@ class Core:
         self, fid: Fid | None, attempt: Callable[[], Awaitable[T | Code]], patience: Patience
     ) -> T:
         """Repeat an attempt until it yields something better than a code; see the drawing above."""
-        pause, resolves = 0.0, 0
+        pause, resolves, waits = 0.0, 0, 0
         while True:
             outcome = await attempt()
             if not isinstance(outcome, Code):
                 return outcome
             if outcome is Code.ESYNRESOLVE and fid is not None and resolves < MAX_RESOLVES and patience.left:
-                resolves += await self.make_equal(fid, patience)
+                resolved = await self.make_equal(fid, patience)
+                resolves += resolved
+                waits += not resolved
+                if waits > MAX_RESOLVES:
+                    await trio.sleep(FIRST_PAUSE)
             elif outcome in (Code.ERETRY, Code.EWOULDBLOCK) and patience.left > pause:
                 await trio.sleep(pause)
                 pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
@@ -235,7 +239,6 @@ class Core:
                     async with self.updating:
                         pass
                 await self.flush_cop2(patience)
-                await trio.sleep(FIRST_PAUSE)
             else:
                 await self.resolve(fid, patience)
         except CodaError as error:

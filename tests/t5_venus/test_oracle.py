@@ -146,24 +146,28 @@ class Pair:
         return found
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("network", "number"), [("flapping", n) for n in range(6)] + [("connected", 6), ("disconnected", 7)]
+)
 async def test_one_client_is_like_a_plain_directory(
-    tmp_path: Path, autojump_clock: trio.abc.Clock, seed: int
+    tmp_path: Path, autojump_clock: trio.abc.Clock, network: str, number: int
 ) -> None:
-    print("seed", seed)
+    """With crashes in between; the same on a real mount, errnos too: tests/t6_fuse/test_oracle.py."""
+    seed = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 32)) + number
+    print(f"REALMFS_SEED={seed - number}")
     rng = random.Random(seed)
     async with world(tmp_path) as w:
         a, b = await w.client(own_servers=seed % 2 == 0, batch_records=rng.choice([3, 100])), await w.client()
         pair = Pair(a, tmp_path / "plain", rng)
         await a.ls(ROOT)
         w.net.loss = 0.05 * (seed % 3 == 0)
+        if network == "disconnected":
+            a.offline()
         for _ in range(120):
             await pair.step()
             chance = rng.random()
-            if chance < 0.03:
-                a.offline()
-            elif chance < 0.08:
-                a.online()
+            if chance < 0.08 and network == "flapping":
+                (a.offline if chance < 0.03 else a.online)()
             elif chance < 0.11:
                 await a.restart()
             elif chance < 0.15:
