@@ -22,6 +22,8 @@ from realmfs.control.protocol import ControlError
 from realmfs.fuse import mounts
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import Certificates
+from realmfs.server.protection import password_key
+from realmfs.server.store import ServerStore
 
 REALM = "demo.realmfs"
 _STARTS_WITHIN = 60.0
@@ -159,6 +161,13 @@ class Stage:
             self._programs.append(server)
         server.wait_for("serving", "the server")
         return address
+
+    def add_user(self, name: str, password: str) -> int:
+        """Let somebody log in to the realm; returns his number there."""
+        with ServerStore.open(self.room / "server", lock=False) as store:
+            made = store.protection.add_user(name, password_key(password))
+            store.database.sync()
+        return made
 
     def enter(self, name: str, *options: str, kernel: bool) -> Player:
         """Start a client."""

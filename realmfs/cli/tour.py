@@ -10,6 +10,7 @@ import click
 from realmfs.cli.stage import REALM, Player, Stage, StageError
 from realmfs.cli.tour_hoard import hoard
 from realmfs.cli.tour_offline import work_offline
+from realmfs.cli.tour_rights import keep_private
 from realmfs.cli.tour_tls import through_tls
 from realmfs.cli.trees import MountedTree, SocketTree, Tree, copy_library, files_below
 from realmfs.control.words import size
@@ -73,6 +74,8 @@ class Tour:
         options = ("--tls", "require", "--ca-dir", str(self._stage.authorities))
         carol = self._stage.enter("carol", *options, kernel=self._kernel)
         through_tls(carol, self._tree(carol), tree, self._say)
+        self._station("Whose is it")
+        keep_private(self._stage, (alice, tree), (bob, self._tree(bob)), self._say)
 
     def _station(self, title: str) -> None:
         self._number += 1

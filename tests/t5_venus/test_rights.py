@@ -9,7 +9,7 @@ import trio
 
 from realmfs.realms.tokens import TOKEN_MARGIN
 from realmfs.server.access import Acl
-from realmfs.venus.face import Caller
+from realmfs.venus.face import Caller, Changes
 from realmfs.vice.types import Fid, Rights
 from tests.t5_venus.test_logins import Door, waiting_for
 from tests.t5_venus.world import ALL_RIGHTS, ME, REALM, Client, World, refused, until, world
@@ -234,3 +234,41 @@ async def test_refusals_tell_no_names(tmp_path: Path, autojump_clock: trio.abc.C
                 await a.venus.lookup(BOB, directory, name)
             with refused(errno.EACCES):
                 await a.venus.rename(BOB, directory, name, directory, b"new", 0)
+
+
+async def test_modes_and_owners(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """The rows of "Mode bits and owners" in docs/reference/access.md; the servers take what is taken here."""
+    async with world(tmp_path, anyuser=READ_ONLY) as w:
+        door, a = Door(w), await w.client()
+        await a.look(ROOT)
+        door.log_in(a, "alice")
+        door.log_in(a, "bob", caller=BOB)
+        await a.mkdir(f"{ROOT}/d")
+        await a.write(f"{ROOT}/d/f", b"x")
+        await a.drained()
+        await give(w, a, f"{ROOT}/d", alice=ALL_RIGHTS, bob=WRITE, anyuser=READ_ONLY)
+        file, directory = (await a.look(f"{ROOT}/d/f")).ino, (await a.look(f"{ROOT}/d")).ino
+        for ino, mode in ((file, 0o444), (directory, 0o700)):
+            assert (await a.venus.setattr(BOB, ino, Changes(mode=mode))).mode & 0o7777 == mode
+            with refused(errno.EACCES):
+                await a.venus.setattr(ZOE, ino, Changes(mode=0o777))
+        await a.drained()
+        assert await a.ls(f"{ROOT}/d") == ["f"], "the bits of a directory protect nothing"
+        assert await a.read(f"{ROOT}/d/f", ZOE) == b"x"
+        for caller in (ME, BOB):
+            with refused(errno.EACCES):
+                await a.venus.open(caller, file, os.O_WRONLY)
+        await a.venus.setattr(ME, file, Changes(mode=0o200))
+        for caller in (ME, BOB, ZOE):
+            with refused(errno.EACCES):
+                await a.venus.open(caller, file, os.O_RDONLY)
+        with refused(errno.EPERM):
+            await a.venus.setattr(ME, file, Changes(mode=0o4755))
+        await a.drained()
+        with refused(errno.EPERM):
+            await a.venus.setattr(BOB, file, Changes(uid=door.ids["bob"]))
+        unchanged = await a.venus.setattr(BOB, file, Changes(uid=door.ids["alice"], gid=4711))
+        assert (unchanged.uid, a.pending) == (door.ids["alice"], 0), "no owner and no group was changed"
+        assert (await a.venus.setattr(ME, file, Changes(uid=door.ids["bob"]))).uid == door.ids["bob"]
+        await a.drained()
+        assert (await (await w.client()).look(f"{ROOT}/d/f")).uid == door.ids["bob"]

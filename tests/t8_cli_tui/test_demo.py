@@ -52,6 +52,7 @@ def test_with_a_mount(home: Home) -> None:
     assert "22 changes wait; what cancelled out is not among them" in said
     assert "the other client sees travel/ with 10 files" in said
     assert "is reached by TLSv1.3" in said
+    assert "now bob reads it" in said
 
 
 @needs_root
