@@ -143,7 +143,8 @@ class Conflicts:
         if path is not None:
             number = await self._walk(caller, path)
         node = conflicts.get(number or 0)
-        if node is None or not self._may_see(caller, node):
+        walked = node is not None and node.conflict and path is not None  # with his own rights
+        if node is None or not (walked or self._may_see(caller, node)):
             what = f"/{path}" if path is not None else f"object {number}"
             raise ControlError.of_errno(errno.ENOENT, f"{what} is not in conflict")
         return node
