@@ -269,7 +269,8 @@ class Endpoint:
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the start, and how many connections there are now."""
-        now = {"connections": len(self._core.hub.links), "packets_dropped": self._transport.dropped}
+        dropped = self._transport.dropped + sum(tunnel.dropped for tunnel in self._tunnels.values())
+        now = {"connections": len(self._core.hub.links), "packets_dropped": dropped}
         return {**self._core.hub.counters, **now}
 
     def last_heard(self, peer: Address) -> float | None:

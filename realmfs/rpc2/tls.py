@@ -104,6 +104,7 @@ def client_context(authorities: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # `Tls.check_name` takes the address for a name, too
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a record is written at once or never
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN  # a server's own may be pinned as well
     files = sorted(authorities.glob("*")) if authorities.is_dir() else [authorities]
     try:
@@ -122,6 +123,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """Return how to talk to clients. Raises OSError (of which ssl.SSLError is a kind)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(certificate, key)
     return context
 

@@ -17,6 +17,7 @@ from realmfs.realms.settings import ChannelPolicy, RealmSettings, Tls
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2 import accept
 from realmfs.rpc2.errors import BrokenTunnel
+from realmfs.rpc2.header import SECURE_CAPABLE, Header, Op, split
 from realmfs.rpc2.service import Address, TunnelAddress
 from realmfs.rpc2.tls import server_context
 from realmfs.rpc2.transfer import BytesSink
@@ -280,3 +281,30 @@ async def test_a_tunnel_that_cannot_be_kept_costs_a_bounded_number_of_tries(tmp_
         w.each(lambda peer: peer.delay.clear())
         await trio.sleep(10)
         assert await fetched(w) == b"contents"
+
+
+async def test_a_server_that_offers_only_the_old_encryption_is_refused(tmp_path: Path) -> None:
+    """The listener is told, the reason says what to do, and nothing is ever sent under XOR."""
+    async with world(tmp_path, hosts=HOSTS[:1]) as w:
+        w.stop_peer(HOSTS[0])
+        await trio.sleep(0.01)
+        old = w.net.transport((HOSTS[0], 2432))
+
+        async def agree() -> None:
+            while True:
+                for datagram, sender in await old.receive():
+                    asked, _ = split(datagram)
+                    assert asked.flags & SECURE_CAPABLE
+                    header = Header(
+                        remote=asked.local, local=4711, opcode=Op.INIT2, subsystem=asked.subsystem,
+                        uniquefier=asked.uniquefier, timestamp=asked.timestamp,
+                    )  # fmt: skip
+                    old.send([header.pack() + bytes(20)], sender)
+
+        w.nursery.start_soon(agree)
+        with pytest.raises(CodaError) as caught:
+            await (await w.realm()).root_volume()
+        assert caught.value.code is Code.ETIMEDOUT
+        assert w.events.count("down", HOSTS[0]) == 1
+        assert "only the old XOR encryption, which protects nothing" in server(w).reason
+        assert "Cure:" in server(w).reason
