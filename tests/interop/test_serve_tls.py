@@ -13,6 +13,7 @@ from bench.rig import OUR_NODE, Rig
 from tests.interop.capture import Capture
 from tests.interop.nodes import Place, seconds_until
 
+pytestmark = pytest.mark.timeout(120)
 ADDRESS = "10.79.0.33"  # one more of the bare node
 SERVED = "embedded-tls.test"
 CLIENT = "client2"
