@@ -1,9 +1,11 @@
 """What happens in between: while one request waits, another one changes what it rests on."""
 
 import errno
+import itertools
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import nullcontext
 from errno import EEXIST, EIO, EISDIR, ENOSPC, EROFS
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.venus.face import ROOT_INODE, Caller, Changes
 from realmfs.venus.fetch import _Whole
+from realmfs.venus.node import Node
 from realmfs.vice.calls import SendReintFragment
 from realmfs.vice.errors import Code
 from realmfs.vice.log import unpack_log
@@ -567,3 +570,34 @@ async def test_truncating_by_path_is_logged_at_once_beside_a_writer(
         await a.venus.write(writer.handle, 4, b"after")
         await a.restart()
         assert await a.read(f"{ROOT}/f") == b"AB23"
+
+
+@pytest.mark.parametrize(("disturbed", "number"), [(8, 0), (10**6, errno.EAGAIN)])
+async def test_a_directory_that_others_disturb_is_tried_for_most_of_the_patience(
+    tmp_path: Path,
+    autojump_clock: trio.abc.Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    disturbed: int,
+    number: int,
+) -> None:
+    """Reference servers make directories equal after our own stores, again and again while we send."""
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await b.mkdir(f"{ROOT}/d")
+        await b.write(f"{ROOT}/d/f", b"x")
+        await b.drained()
+        ino = (await a.look(f"{ROOT}/d")).ino
+        fetch, times = a.venus.fetcher._fetch_whole, itertools.count()
+
+        async def changed_meanwhile(node: Node, uid: int) -> None:
+            if next(times) >= disturbed:
+                await fetch(node, uid)
+            else:
+                await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(a.venus.fetcher, "_fetch_whole", changed_meanwhile)
+        started = trio.current_time()
+        with refused(number) if number else nullcontext():
+            await a.venus.opendir(ME, ino)
+        assert trio.current_time() - started < a.settings.patience
+        assert next(times) > min(disturbed, 20)
