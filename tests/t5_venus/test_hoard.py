@@ -505,3 +505,41 @@ async def test_stamps_make_a_restart_cheap(tmp_path: Path, autojump_clock: trio.
         assert (await client.venus.hoard.walk()).survey.ready
         assert here.realm.counted()[ValidateAttrs.OPCODE], "stamps that were broken are not shown again"
         await all_here(client, contents)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_whatever_others_do_a_walk_brings_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, seed: int
+) -> None:
+    """Random changes by somebody else, a walk, and the tree read without servers equals his."""
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    async with world(tmp_path) as here:
+        writer, contents = await tree(here)
+        directories = [f"{REALM}/src", f"{REALM}/src/lib"]
+        client = await here.client()
+        await client.venus.hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        for round_ in range(4):
+            for step in range(12):
+                above, name = chance.choice(directories), f"n{round_}-{step}"
+                path = chance.choice(sorted(contents))
+                match chance.choice(["make", "make", "change", "remove", "rename", "mkdir"]):
+                    case "make":
+                        contents[f"{above}/{name}"] = chance.randbytes(chance.choice([0, 10, 5000, 300_000]))
+                        await writer.write(f"{above}/{name}", contents[f"{above}/{name}"])
+                    case "change":
+                        contents[path] = chance.randbytes(chance.choice([0, 10, 5000]))
+                        await writer.write(path, contents[path])
+                    case "remove":
+                        await writer.unlink(path)
+                        del contents[path]
+                    case "rename":
+                        await writer.rename(path, f"{above}/{name}")
+                        contents[f"{above}/{name}"] = contents.pop(path)
+                    case _:
+                        await writer.mkdir(f"{above}/{name}")
+                        directories.append(f"{above}/{name}")
+            await writer.drained()
+            survey = (await client.venus.hoard.walk()).survey
+            assert survey.ready, survey.lacks
+            await all_here(client, contents)
