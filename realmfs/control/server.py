@@ -4,6 +4,10 @@ Per connection: one task reads lines and starts a task for each request, at most
 reads no further, so that a caller who does not take his answers is held up by his own socket. Each line out
 goes through one lock, whole, within `_TAKE_WITHIN` seconds, or the connection is closed. Events go to a
 watcher's bounded queue first (the stream counts what a slow one loses).
+
+Who calls is asked twice. The kernel says who connected (SO_PEERCRED); and with every piece of a request, who
+sent it (SO_PASSCRED). A connection that came into other hands, inherited or passed on, is closed: it has the
+rights, and perhaps the open files, of somebody else.
 """
 
 import errno
@@ -39,6 +43,7 @@ _AT_ONCE = 16
 _TAKE_WITHIN = 30.0
 _PATH_LIMIT = 107  # struct sockaddr_un
 _CREDENTIALS = struct.Struct("3i")
+_SIGNATURE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 class SocketError(Exception):
@@ -108,6 +113,8 @@ class ControlServer:
         self._remove_dead()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Here, so that accepted ones inherit it: what was sent before the accept is signed, too.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             listening.bind(str(self._path))
             self._path.chmod(0o666 if self._shared else 0o600)
             listening.listen(_CONNECTIONS)
@@ -192,10 +199,26 @@ class Conversation:
                     None, ControlError(INVALID_REQUEST, f"a line has {LINE_LIMIT} bytes at most")
                 )
                 return
-            data = await self._stream.receive_some(64 << 10)
+            data = await self._receive()
             if not data:
                 return
             buffer += data
+
+    async def _receive(self) -> bytes:
+        """Return what comes next, or nothing if it is not from whom we talk with."""
+        try:
+            data, signatures, _, _ = await self._stream.socket.recvmsg(64 << 10, _SIGNATURE)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        senders = {
+            _CREDENTIALS.unpack(content)[1]
+            for level, kind, content in signatures
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS
+        }
+        if data and senders != {self._session.uid}:
+            log.warning("a connection of uid %d came into other hands and is closed", self._session.uid)
+            return b""
+        return bytes(data)
 
     async def _answer(self, line: bytes, nursery: trio.Nursery) -> None:
         request = None

@@ -107,6 +107,11 @@ class Session:
         if self._caller.uid not in (0, os.geteuid()):
             raise ControlError.of_errno(errno.EPERM, f"{method} is for the owner of the daemon")
 
+    @property
+    def uid(self) -> int:
+        """The local user who connected."""
+        return self._caller.uid
+
     async def close(self) -> None:
         """Let go of what the caller left open."""
         await self._files.close()

@@ -176,3 +176,21 @@ async def test_steering_the_daemon_is_for_its_owner() -> None:
     assert result.pid == 1
     assert then is None
     assert facts.stopped == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.logs("came into other hands")
+async def test_a_connection_in_other_hands_is_closed(control: Control) -> None:
+    """Half a request by its owner, the rest by somebody who has inherited the descriptor: no answer."""
+    line = await control.connect()
+    assert "result" in await line.call("tokens.list")
+    await line.send(b'{"jsonrpc": "2.0", "id": 7, "method": ')
+    child = os.fork()
+    if child == 0:
+        os.setresuid(51001, 51001, 51001)
+        os.write(line.stream.socket.fileno(), b'"tokens.list", "params": {}}\n')
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222  # it has one line to write
+    assert await line.receive() is None
+    again = await control.connect()
+    assert "result" in await again.call("tokens.list")
