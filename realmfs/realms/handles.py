@@ -31,7 +31,7 @@ from realmfs.vice.types import Fid, ReintHandle
 
 log = logging.getLogger(__name__)
 
-_PASSING = frozenset({Code.ETIMEDOUT, Code.ERETRY, Code.EWOULDBLOCK})
+_PASSING = frozenset({Code.ETIMEDOUT, Code.ERETRY, Code.EWOULDBLOCK, Code.EBUSY})
 FRAGMENT = 4 << 20
 CLOSE_FACTOR = 3
 """The record may have to wait for locks, so it gets so many times the patience."""
@@ -171,8 +171,8 @@ class HandleStore:
             if answer.code is Code.SUCCESS:
                 container.sent += size
                 self.progress(size)
-        if answer.code is not Code.SUCCESS and answer.heard:
-            self._drop(replica.slot)
+        if answer.heard and answer.code not in (Code.SUCCESS, Code.EBUSY):
+            self._drop(replica.slot)  # busy is a handle that the server still fills from a broken connection
         return answer
 
     def _drop(self, slot: int) -> None:

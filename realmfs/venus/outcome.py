@@ -21,7 +21,7 @@ from realmfs.vice.errors import Code
 
 PATIENT = 5  # answers that may be passing trouble (EIO, EINVAL of a transfer) before they count as a refusal
 SPACE_PAUSE = 60.0
-_BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY})
+_BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY, Code.EBUSY})
 _NO_SPACE = {Code.EDQUOT: "room in the volume's quota", Code.ENOSPC: "room at the servers"}
 _PASSING = frozenset({Code.EIO, Code.EINVAL, Code.ENXIO})
 TOKENS = "tokens"

@@ -102,7 +102,8 @@ class Sender:
         self._volume = volume
         self._writeback = writeback
         self._wake = trio.Event()
-        self._pause = 0.0
+        self._pause = 0.0  # how long to wait now; 0: until woken
+        self._back_off = 0.0  # the last pause because of trouble; the next one is longer
         self._backing_off = False
         self._failures = 0
         self._doubts = 0  # doubtful outcomes in a row
@@ -135,7 +136,7 @@ class Sender:
             while True:
                 self._wake = trio.Event()
                 if await self._step():
-                    self._pause = 0.0
+                    self._back_off = 0.0
                     continue
                 # Each new record wakes us; many that wait must not be looked at for each.
                 await trio.sleep(min(self._fruitless * LOOK_COST, LONGEST_BREATH))
@@ -171,23 +172,23 @@ class Sender:
     def _slow_down(self, least: float = FIRST_PAUSE) -> None:
         """Wait longer each time, by chance not in step with other clients."""
         self._backing_off = True
-        self._pause = min(max(self._pause * 2, least), max(LONGEST_PAUSE, least)) * random.uniform(0.8, 1.2)
+        self._back_off = min(max(self._back_off * 2, least), max(LONGEST_PAUSE, least))
+        self._pause = self._back_off * random.uniform(0.8, 1.2)
 
     async def _cycle(self) -> bool:
         """Send one batch; tell whether to go on at once."""
         volume, waiting = self._volume, self._core.cache.log
         head = waiting.entries(volume.key, limit=1)
-        self._pause, pause = 0.0, self._pause
+        self._pause = 0.0
         self._fruitless = 0
         if not head:
             self._nothing_left()
             return False
-        self._pause = pause
         if volume.place is None:
             await self._core.enter(volume)
             return True
         if not self._may_send(head[0]):
-            self._pause = 0.0
+            self._back_off = 0.0
             return False
         if self._unsettled:
             frozen = waiting.frozen(volume.key)
