@@ -384,3 +384,34 @@ def test_who_may_watch(warm: Shared) -> None:
         os.waitpid(busy, 0)
     assert found["one below"] == found["a file"] == "EACCES"
     assert found["the directory"] in (["f"], "EACCES")
+
+
+def test_a_list_is_read_and_set_as_an_attribute(warm: Shared) -> None:
+    name = "user.coda.acl"
+    seen = {
+        "look": lambda: os.stat(warm.private / "f") and None,
+        "read": lambda: os.listdir(warm.private)[:0],
+    }
+    assert warm.alice.does(lambda: os.setxattr(warm.private, name, b"alice all\nbob l\n-bob r")) == OK
+    try:
+        text = warm.bob.does(lambda: os.getxattr(warm.private, name).decode())
+        assert sorted(text.splitlines()) == ["-bob r", "alice rlidwka", "bob l"]
+        assert warm.bob.tries(seen) == {"look": OK, "read": []}
+        assert warm.bob.does(lambda: (warm.private / "f").read_bytes().decode()) == "EACCES"
+        wrong = {
+            "no such user": lambda: os.setxattr(warm.private, name, b"alice all\nnobody-here rl"),
+            "no list": lambda: os.setxattr(warm.private, name, b"alice"),
+            "of a file": lambda: os.setxattr(warm.private / "f", name, b"alice all"),
+            "taken away": lambda: os.removexattr(warm.private, name),
+            "another": lambda: os.setxattr(warm.private, "user.coda.fid", b"1.1.1"),
+        }
+        assert warm.alice.tries(wrong) == {
+            "no such user": "ENOENT",
+            "no list": "EINVAL",
+            "of a file": "ENOTSUP",
+            "taken away": "ENOTSUP",
+            "another": "ENOTSUP",
+        }
+    finally:
+        warm.set_list(warm.alice, "private", "alice", "all")
+    assert warm.bob.does(lambda: os.stat(warm.private / "f") and None) == "EACCES"
