@@ -42,7 +42,9 @@ def main() -> int:
         copy = room / "data"
         data.make(copy, sizes)
         if options.target == "offline":
-            print(machine.sentence(about), *offline.measure(room), sep="\n")
+            lines = offline.measure(room)
+            about["load_after"] = os.getloadavg()[0]
+            print(machine.sentence(about), *lines, sep="\n")
             return 0
         if options.target == "rig":
             return _against_reference(options, sizes, runs, limit, room, about)

@@ -91,7 +91,7 @@ ROWS: dict[str, Records] = {
     "at-cpu": lambda raw: _new_directory(raw, b"@cpu"),
     "conflict-name": lambda raw: _new_directory(raw, _CONFLICT + b"y"),
     "long-link": lambda raw: _new_link(raw, b"x" * 1024),
-    "long-new-name": _one(lambda raw: raw.move(b"f", raw.f, raw.top, b"n" * 256)),
+    "long-new-name": _one(lambda raw: raw.move(b"l", raw.l, raw.top, b"n" * 256)),
     "long-name": lambda raw: _new_directory(raw, b"n" * 256),
 }
 
