@@ -45,7 +45,7 @@ PENDING_FOR: Final = 60.0
 """Seconds that a second phase may be missing."""
 SWEEP: Final = 180.0
 """Seconds between comparisons with servers that are up all the time."""
-WORKERS: Final = 4
+WORKERS: Final = 8
 MAX_QUEUE: Final = 200_000
 _AT_ONCE: Final = 200
 _HARMLESS: Final = frozenset({Code.VNOVNODE, Code.EINCONS, Code.VNOVOL})
@@ -69,6 +69,7 @@ class CatchUp:
         self._pending: dict[Fid, float] = {}
         self._busy = 0
         self._next_sweep = 0.0
+        self._comparing = False
         self._drained = trio.Event()
         self._realm_is_new = False
         peers.on_up = self.returned
@@ -148,7 +149,8 @@ class CatchUp:
             (group, node), tries = self._queue.popitem(last=False)
             self._busy += 1
             try:
-                await self._resolver.resolve(group, node)
+                if not self._was_filled(group, node):
+                    await self._resolver.resolve(group, node)
             except CodaError as error:
                 if error.code not in _HARMLESS and tries < _TRIES:
                     await trio.sleep(0.2 * (tries + 1))
@@ -159,6 +161,14 @@ class CatchUp:
                 self._busy -= 1
                 if not (self._queue or self._busy):
                     self._drained.set()
+
+    def _was_filled(self, group: int, node: Node) -> bool:
+        """Whether a shell of a joining replica has got its contents while it waited in the queue."""
+        volume = self._store.volumes.find(group)
+        if volume is None or volume.filling != JOINING or self._comparing:
+            return False
+        vnode = self._store.vnodes.find(Fid(volume.id, *node))
+        return vnode is not None and not vnode.vv.flags & VersionFlags.BARREN
 
     async def _drain(self) -> None:
         """Wait until the queue has been worked off."""
@@ -208,10 +218,14 @@ class CatchUp:
     # what is incomplete here
 
     def _add_shells(self, volume: Volume) -> int:
-        """Have the shells of a replica resolved, directories first; return how many there are at most."""
+        """Have the shells of a replica resolved, directories first; return how many there are at most.
+
+        Replicas of odd slots begin at the other end: of two that join at once, each fills the other, too.
+        """
+        order = "DESC" if volume.slot % 2 else "ASC"
         rows = self._store.database.rows(
             "SELECT vnode, uniq FROM vnode WHERE volume = ? AND flags & 5 = 4 "
-            "ORDER BY type != 2, vnode LIMIT ?",
+            f"ORDER BY type != 2, vnode {order} LIMIT ?",
             volume.id, _AT_ONCE,
         )  # fmt: skip
         for vnode, unique in rows:
@@ -268,10 +282,12 @@ class CatchUp:
             left = left + 1 if self._shells(volume) >= found else 0
             if left > _TRIES:
                 return  # nobody has their contents now
+        self._comparing = True
         for _ in range(_PASSES):
             if await self._compare(volume, server):
                 break
             await self._drain()
+        self._comparing = False
         if not self._shells(volume):
             self._go_online(volume)
 

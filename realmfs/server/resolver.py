@@ -14,6 +14,7 @@ everything else is one. Missing replicas are made by resolving the directories t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -59,7 +60,10 @@ class Resolver:
         Raises CodaError: EINCONS (a conflict, marked at all), VNOVNODE (there is no such object), EWOULDBLOCK
         (changed too often meanwhile), ETIMEDOUT (whoever has its contents is not reachable).
         """
-        async with self._locks.setdefault(group, trio.Lock()):
+        lock = self._locks.setdefault(group, trio.Lock())
+        async with (
+            lock if node[0] & 1 else contextlib.nullcontext()
+        ):  # files have nothing to do with each other
             for attempt in range(ROUNDS):
                 try:
                     return await _Resolution(self, group, self.members(group), self._slot(group)).run(node)
