@@ -22,10 +22,14 @@ from realmfs.control.protocol import ControlError
 from realmfs.fuse import mounts
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import Certificates
+from realmfs.server.groupfile import store_directory
 from realmfs.server.protection import password_key
 from realmfs.server.store import ServerStore
+from realmfs.server.volumes import ROOT_VOLUME
+from realmfs.vice.directory import Directory
 
 REALM = "demo.realmfs"
+SERVERS = 3
 _STARTS_WITHIN = 60.0
 _ENDS_WITHIN = 8.0
 _PR_SET_PDEATHSIG = 1
@@ -144,30 +148,76 @@ class Stage:
         """Where a client finds who vouches for the realm."""
         self._programs: list[Program] = []
         self._players: list[Player] = []
+        self._servers: dict[int, Program] = {}
+        self._addresses: list[str] = []
 
-    def serve(self, tree: Path) -> str:
-        """Start an embedded realm filled with `tree`; returns its address."""
-        address = _free_address()
-        self.realms.write_text(f"{REALM} {address}\n")
-        data = self.room / "server"
-        certificates = Certificates(data / CERTIFICATES)
-        certificates.make(REALM, [address.partition(":")[0]])
+    def serve(self, tree: Path) -> list[str]:
+        """Start an embedded realm of SERVERS servers, filled with `tree`; returns their addresses."""
+        self._addresses = _free_addresses(SERVERS)
+        self.realms.write_text(f"{REALM} {' '.join(self._addresses)}\n")
+        self._certify()
+        self.start_server(1, "--import", str(tree), "--anyuser", "rlidwk")
+        for number in range(2, SERVERS + 1):
+            self.start_server(number)
+        return self._addresses
+
+    def _certify(self) -> None:
+        """Make one certificate for all servers, and give its authority to who wants it."""
+        homes = [
+            store_directory(self.room / "realm", number) / CERTIFICATES for number in range(1, SERVERS + 1)
+        ]
+        certificates = Certificates(homes[0])
+        certificates.make(REALM, [address.partition(":")[0] for address in self._addresses])
+        for home in homes[1:]:
+            shutil.copytree(homes[0], home)
         self.authorities.mkdir()
         shutil.copy(certificates.authority, self.authorities / f"{REALM}.pem")
-        argv = ["serve", "--realm", REALM, "--data", str(data)]
-        argv += ["--address", address, "--import", str(tree), "--anyuser", "rlidwk"]
+
+    def start_server(self, number: int, *options: str) -> None:
+        """Start a server, and wait until it serves."""
+        argv = ["serve", "-v", "--realm", REALM, "--data", str(self.room / "realm")]
+        argv += ["--server", f"{number}/{SERVERS}", "--address", self._addresses[number - 1], *options]
         with _undisturbed():
-            server = Program(self.room / "server.log", *argv)
-            self._programs.append(server)
-        server.wait_for("serving", "the server")
-        return address
+            program = Program(self.room / f"server-{number}.{len(self._programs)}.log", *argv)
+            self._programs.append(program)
+            self._servers[number] = program
+        program.wait_for("serving", f"server {number}")
+
+    def kill_server(self, number: int) -> None:
+        """Kill a server without warning."""
+        program = self._servers.pop(number)
+        program.process.kill()
+        program.process.wait()
+
+    def holds(self, number: int, name: str, length: int) -> bool:
+        """Whether a server's own replica has a file of this name (in some directory) and length."""
+        with ServerStore.open(store_directory(self.room / "realm", number), lock=False) as store:
+            root = store.volumes.named(ROOT_VOLUME)
+            vnodes = store.vnodes.all(root.id) if root is not None else []
+            nodes = {vnode.fid[1:] for vnode in vnodes if vnode.length == length and vnode.container}
+            directories = (Directory.parse(store.vnodes.image(one.fid)) for one in vnodes if one.is_directory)
+            return any(directory.lookup(name.encode()) in nodes for directory in directories)
+
+    def wait_until_filled(self) -> None:
+        """Wait until the servers that had nothing to begin with have everything."""
+        for number in range(2, SERVERS + 1):
+            self._servers[number].wait_for("is complete and on line", f"the replica at server {number}")
 
     def add_user(self, name: str, password: str) -> int:
-        """Let somebody log in to the realm; returns his number there."""
-        with ServerStore.open(self.room / "server", lock=False) as store:
+        """Let somebody log in to the realm, at whichever server; returns his number there."""
+        with ServerStore.open(store_directory(self.room / "realm", 1), lock=False) as store:
             made = store.protection.add_user(name, password_key(password))
             store.database.sync()
+        limit = time.monotonic() + _STARTS_WITHIN
+        while not all(self._knows(number, name) for number in self._servers):
+            if time.monotonic() > limit:
+                raise StageError(f"not all servers have heard of {name}")
+            time.sleep(0.05)
         return made
+
+    def _knows(self, number: int, name: str) -> bool:
+        with ServerStore.open(store_directory(self.room / "realm", number), lock=False) as store:
+            return store.protection.id_of(name) is not None
 
     def enter(self, name: str, *options: str, kernel: bool) -> Player:
         """Start a client."""
@@ -191,13 +241,12 @@ class Stage:
             shutil.rmtree(self.room, ignore_errors=True)
 
 
-def _free_address() -> str:
-    """Return a loopback address of our own with a port that is free now."""
-    host = f"127.0.0.{os.getpid() % 200 + 20}"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+def _free_addresses(count: int) -> list[str]:
+    """Return loopback addresses of our own, each with a port that is free now."""
+    hosts = [f"127.0.{number}.{os.getpid() % 200 + 20}" for number in range(1, count + 1)]
+    found = []
+    for host in hosts:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
-        except OSError:  # not everywhere is all of 127/8 ours
-            host = "127.0.0.1"
-            probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+            found.append(f"{host}:{probe.getsockname()[1]}")
+    return found

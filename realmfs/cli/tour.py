@@ -11,6 +11,7 @@ from realmfs.cli.stage import REALM, Player, Stage, StageError
 from realmfs.cli.tour_hoard import hoard
 from realmfs.cli.tour_offline import work_offline
 from realmfs.cli.tour_rights import keep_private
+from realmfs.cli.tour_servers import lose_a_server
 from realmfs.cli.tour_tls import through_tls
 from realmfs.cli.trees import MountedTree, SocketTree, Tree, copy_library, files_below
 from realmfs.control.words import size
@@ -49,18 +50,18 @@ class Tour:
     def take(self) -> None:
         """Go from the first station to the last. Raises StageError where something is not as it should be."""
         self._station("A realm")
-        address = self._serve()
+        self._serve()
         self._station("A client" + (" and its mount" if self._kernel else ", without a mount"))
         alice = self._stage.enter("alice", kernel=self._kernel)
         self._say(f"   {alice.mount_point or 'reached by ls, cat, get and put over the control socket'}")
         tree = self._tree(alice)
         self._say(f"   the names in /coda/{REALM}: {', '.join(tree.names('')[:6])}, ...")
         self._station("Every file is what it was")
-        self._say(f"   fetched from {address}: {self._compare(tree)}")
-        self._say(f"   again, from the cache:  {self._compare(tree)}")
+        self._say(f"   fetched:               {self._compare(tree)}")
+        self._say(f"   again, from the cache: {self._compare(tree)}")
         self._station("Work")
         self._work(tree)
-        self._say(f"   all of it has reached the server after {self._sent(alice):.2f} s")
+        self._say(f"   all of it has reached the servers after {self._sent(alice):.2f} s")
         self._station("Another client, with an empty cache")
         bob = self._stage.enter("bob", kernel=self._kernel)
         self._check(self._tree(bob))
@@ -76,22 +77,23 @@ class Tour:
         through_tls(carol, self._tree(carol), tree, self._say)
         self._station("Whose is it")
         keep_private(self._stage, (alice, tree), (bob, self._tree(bob)), self._say)
+        self._station("A server dies")
+        lose_a_server(self._stage, bob, self._tree(bob), self._say)
 
     def _station(self, title: str) -> None:
         self._number += 1
         self._say(f"\n{self._number}. {title}")
 
-    def _serve(self) -> str:
+    def _serve(self) -> None:
         copy_library(self._library)
         start = time.monotonic()
-        address = self._stage.serve(self._library)
+        addresses = self._stage.serve(self._library)
         count = sum(1 for _ in files_below(self._library))
         seconds = time.monotonic() - start
         self._say(
-            f"   {REALM}: one server at {address}, filled with Python's standard library, "
-            f"{count} files ({seconds:.1f} s)"
+            f"   {REALM}: servers at {', '.join(addresses)}; the first is filled with Python's standard "
+            f"library, {count} files ({seconds:.1f} s); the others fill themselves from it"
         )
-        return address
 
     def _tree(self, player: Player) -> Tree:
         if player.mount_point is not None:

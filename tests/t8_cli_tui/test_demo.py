@@ -53,6 +53,7 @@ def test_with_a_mount(home: Home) -> None:
     assert "the other client sees travel/ with 10 files" in said
     assert "is reached by TLSv1.3" in said
     assert "now bob reads it" in said
+    assert "all 3 servers hold the same" in said
 
 
 @needs_root
