@@ -321,7 +321,9 @@ def create_volume(
 
 def _places(store: ServerStore, replicas: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """Return the servers that a new volume is placed at. Raises StoreError."""
-    known = sorted(store.servers())
+    root = store.locations.named(ROOT_VOLUME)
+    places = {replica.server for replica in root.replicas} if root is not None else set()
+    known = sorted(places | set(store.servers()))
     if replicas is None:
         return tuple(known)
     if isinstance(replicas, int):
