@@ -339,13 +339,12 @@ async def test_what_was_swept_up_is_replaced_by_what_is_newer(
         a, b = await w.client(), await w.client()
         await a.mkdir(f"{ROOT}/d")
         names = [f"{ROOT}/d/{number:02}" for number in range(30)]
-        for version in (b"", b"first", b"", b"second, longer", b"x"):
+        for round_, version in enumerate((b"", b"first", b"", b"second, longer", b"x")):
             for name in names:
                 await a.write(name, version)
             await a.drained()
             await trio.sleep(1)
-            await b.ls(f"{ROOT}/d")
-            for name in names:
+            for name in names if round_ % 2 else names[:4]:  # after four the others come unasked
                 assert await b.read(name) == version
                 assert (await b.look(name)).size == len(version)
 
