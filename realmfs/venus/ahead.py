@@ -1,9 +1,10 @@
 """In which order a program goes through a directory, and what it will want next.
 
 A Python client spends most of the time of a cold `ls -l` or `cat *` waiting for one round trip after the
-other. Programs walk directories in one of two orders: as listed (`ls`, `find`, `tar`), or by name (the
-shell's `*`). After three steps in one of them the next entries are brought ahead, twice as many at each step
-up to a limit. The limit also bounds what a wrong guess costs.
+other. Programs walk directories as they are listed (`ls`, `find`, `tar`) or by name (the shell's `*`); those
+that put subdirectories on a stack take them in the reverse order. After three steps in one of these orders
+the next entries are brought ahead, twice as many each time up to a limit. The limit also bounds what a wrong
+guess costs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,8 @@ class Walk:
 
     def __init__(self, names: Iterable[bytes]) -> None:
         listed = list(names)
-        self._orders = (_Order(listed), _Order(sorted(listed)))
+        by_name = sorted(listed)
+        self._orders = (_Order(listed), _Order(by_name), _Order(listed[::-1]), _Order(by_name[::-1]))
 
     def knows(self, name: bytes) -> bool:
         """Tell whether the name was there when the walk began."""

@@ -22,6 +22,7 @@ from realmfs.venus.listing import DOTS
 from realmfs.venus.node import Node
 from realmfs.venus.sweeps import Sweeps
 from realmfs.venus.validity import Validator
+from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
 from realmfs.vice.types import Fid, ObjectType
 
@@ -31,6 +32,8 @@ NAMES = 200_000
 """Names in all of these together."""
 AT_ONCE = 64
 """Objects under way at once."""
+CHILDREN = 300
+"""Entries of directories brought ahead that are looked at at once."""
 BUDGET = 1 << 20
 """Bytes of contents brought ahead in one directory, as far as the size of the last file tells."""
 
@@ -42,6 +45,7 @@ class Portion(NamedTuple):
 
     kind: str
     bring: Bring
+    wants: Callable[[Node], bool]
     nodes: Sequence[Node]
     uid: int
 
@@ -74,6 +78,14 @@ class Walks:
         walk = self._walks.pop(number, None)
         if walk is not None:
             self._names -= walk.size
+
+
+def _is_unknown(node: Node) -> bool:
+    return node.status is None
+
+
+def _is_suspect(node: Node) -> bool:
+    return node.status is not None and not node.valid
 
 
 def _remember(numbers: OrderedDict[int, None], number: int) -> None:
@@ -159,16 +171,55 @@ class ReadAhead:
         """Queue what is to be brought, in portions."""
         whole = [node for node in nodes if data and self._wants_data(node)]
         rest = [node for node in nodes if node not in whole]
+        if data:
+            self._descend([node for node in rest if node.is_directory], uid)
         # What is only suspect is not brought: the first that is asked for takes fifty along (validity.py).
         runts = [node for node in rest if node.status is None and not node.gone]
-        near = parent.volume.place is not None and parent.volume.place.group.sweeps
-        settings = self._core.settings
-        if near:
-            self._queue(Portion("sweep", self._sweeps.contents, whole, uid), settings.sweep)
-            self._queue(Portion("sweep", self._sweeps.status, runts, uid), settings.validate_batch)
+        if self._is_near(parent.volume):
+            self._queue(
+                Portion("sweep", self._whole, self._wants_data, whole, uid), self._core.settings.sweep
+            )
         else:
-            self._queue(Portion("alone", self._contents, whole, uid), 1)
-            self._queue(Portion("alone", self._status, runts, uid), 1)
+            self._queue(Portion("alone", self._contents, self._wants_data, whole, uid), 1)
+        self._queue_status(runts, parent.volume, uid)
+
+    def _queue_status(self, runts: Sequence[Node], volume: VolumeState, uid: int) -> None:
+        if self._is_near(volume):
+            self._queue(
+                Portion("sweep", self._sweeps.status, _is_unknown, runts, uid),
+                self._core.settings.validate_batch,
+            )
+        else:
+            self._queue(Portion("alone", self._status, _is_unknown, runts, uid), 1)
+
+    def _is_near(self, volume: VolumeState) -> bool:
+        return volume.place is not None and volume.place.group.sweeps
+
+    async def _whole(self, nodes: Sequence[Node], uid: int) -> None:
+        """Bring contents, and of what is in directories the status: who walks a tree wants it next."""
+        await self._sweeps.contents(nodes, uid)
+        self._descend([node for node in nodes if node.is_directory], uid)
+
+    def _descend(self, directories: Sequence[Node], uid: int) -> None:
+        """Queue the status of what is in these directories; then they are listed with attributes."""
+        room = CHILDREN
+        runts: list[Node] = []
+        suspects: list[Node] = []
+        for node in directories:
+            directory = self._fetcher.present(node) if node.valid else None
+            if directory is None or len(directory) > room:
+                continue
+            room -= len(directory)
+            with self._core.cache.transaction():
+                names = (name for name in directory.names() if name not in DOTS)
+                children = [self._child(node, directory, name) for name in names]
+            for child in children:
+                if child is not None and not child.gone and not child.valid:
+                    (runts if child.status is None else suspects).append(child)
+        if directories:
+            self._queue_status(runts, directories[0].volume, uid)
+            asking = Portion("suspect", self._validator.look_ahead, _is_suspect, suspects, uid)
+            self._queue(asking, self._core.settings.validate_batch)
 
     def _queue(self, portion: Portion, size: int) -> None:
         for start in range(0, len(portion.nodes), size):
@@ -179,7 +230,11 @@ class ReadAhead:
         while self._waiting and self._flying < AT_ONCE:
             portion = self._waiting.popleft()
             wanted = {(portion.kind, node.ino): node for node in portion.nodes}
-            wanted = {key: node for key, node in wanted.items() if not flights.flying(key)}
+            wanted = {
+                key: node
+                for key, node in wanted.items()
+                if portion.wants(node) and not flights.flying(key)  # queued twice, or come otherwise
+            }
             if wanted:
                 self._flying += len(wanted)
                 portion = portion._replace(nodes=list(wanted.values()))

@@ -164,6 +164,19 @@ class Validator:
             node.status is not None and not node.valid and not node.stale and node.ino not in self._in_batch
         )
 
+    async def look_ahead(self, nodes: Sequence[Node], uid: int) -> None:
+        """Ask for suspect nodes of one volume that will be wanted soon, under the key ("suspect", number)."""
+        await self._core.enter(nodes[0].volume)
+        batch = sorted((node for node in nodes if self._is_suspect(node)), key=lambda member: member.fid)
+        if not batch:
+            return
+        self._in_batch.update({node.ino: ("suspect", node.ino) for node in batch})
+        try:
+            await self._validate(batch, uid)
+        finally:
+            for node in batch:
+                self._in_batch.pop(node.ino, None)
+
     async def renew(self, nodes: Sequence[Node], uid: int) -> None:
         """Get promises for nodes of one volume whose versions we believe to be the servers'."""
         batch = [node for node in nodes if node.status is not None and not node.valid and not node.gone]
