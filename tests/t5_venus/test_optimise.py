@@ -326,7 +326,7 @@ async def replay(acts: list[tuple[str, str, str, int]]) -> tuple[dict[str, objec
 
 
 @given(ACTS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_optimised_log_and_the_full_one_leave_the_same(
     monkeypatch: pytest.MonkeyPatch, acts: list[tuple[str, str, str, int]]
 ) -> None:
