@@ -35,6 +35,9 @@ class Sending:
         if not chosen and params.volume is not None and not self._known(params.volume):
             raise ControlError(FAILED, f"there is no volume {params.volume} here")
         with trio.move_on_after(max(0.0, min(params.within, _LONGEST))):
+            realms = self._core.volumes.realms
+            if realms is not None and not all(volume.reachable for volume in chosen):
+                await realms.check()  # a person knows more than our probes
             async with trio.open_nursery() as nursery:
                 for volume in chosen:
                     send = functools.partial(self._reintegrator.send, volume, retry=params.retry)

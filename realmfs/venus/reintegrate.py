@@ -36,6 +36,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, islice, takewhile
+from math import inf
 
 import trio
 
@@ -77,6 +78,7 @@ LOOK_COST = (
     1e-4  # seconds, ten times what one more record costs a look: by so much fruitless looks are spread
 )
 LONGEST_BREATH = 2.0
+LINGER, LINGER_MOST = 0.05, 0.5
 UPLOADS = 1  # large stores of a volume brought to the servers at once
 LEAST_BIG = 256 << 10
 
@@ -108,6 +110,7 @@ class Sender:
         self._failures = 0
         self._doubts = 0  # doubtful outcomes in a row
         self._kind: Kind | None = None  # of the last batch
+        self._logged = -inf  # when the last record was logged
         self._alone = 0  # so many records are sent one by one
         self._fruitless = 0  # so many records were looked at in vain
         self._unsettled = True  # there may be frozen records
@@ -121,6 +124,8 @@ class Sender:
     def wake(self, *, urgent: bool = True) -> None:
         """Something changed: look again. Not urgent is a new record, which ends no back-off."""
         self._unsettled |= urgent
+        if not urgent:
+            self._logged = trio.current_time()
         if urgent or not self._backing_off:
             self._wake.set()
 
@@ -195,6 +200,7 @@ class Sender:
             if frozen:
                 return await self._settle(frozen)
             self._unsettled = False
+        await self._linger()
         self._tend_uploads()
         choice, entries = self._choose(head[0])
         self._start_uploads(choice.uploads, entries)
@@ -204,6 +210,17 @@ class Sender:
         self._say("")
         chosen = set(choice.batch.sequences)
         return await self._send(choice.batch, [entry for entry in entries if entry.sequence in chosen])
+
+    async def _linger(self) -> None:
+        """Let records come together while they follow one another: many cost little more than one."""
+        limit = trio.current_time() + LINGER_MOST
+        while not self.force and self._core.cache.log.summary(self._volume.key).records < (
+            self._core.settings.batch_records
+        ):
+            now = trio.current_time()
+            if now - self._logged > LINGER or now > limit:
+                return
+            await trio.sleep(LINGER)
 
     def _nothing_left(self) -> None:
         self.force = False

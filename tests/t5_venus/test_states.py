@@ -67,7 +67,7 @@ async def test_off_line_by_hand_outlasts_a_restart(tmp_path: Path, autojump_cloc
 async def test_a_volume_is_resolving_while_servers_make_its_replicas_equal(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
-    async with world(tmp_path) as w:
+    async with world(tmp_path, latency=0.05) as w:
         a = await w.client()
         await a.write(f"{ROOT}/f", b"contents")
         await a.drained()
