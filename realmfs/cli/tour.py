@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from realmfs.cli.stage import REALM, Player, Stage, StageError
+from realmfs.cli.tour_conflict import disagree
 from realmfs.cli.tour_hoard import hoard
 from realmfs.cli.tour_offline import work_offline
 from realmfs.cli.tour_rights import keep_private
@@ -71,6 +72,8 @@ class Tour:
         hoard(bob, self._tree(bob), self._library, self._say)
         self._station("Off line and back")
         work_offline(alice, tree, self._tree(bob), self._say)
+        self._station("A conflict")
+        disagree(alice, tree, bob, self._tree(bob), self._say)
         self._station("Through TLS")
         options = ("--tls", "require", "--ca-dir", str(self._stage.authorities))
         carol = self._stage.enter("carol", *options, kernel=self._kernel)

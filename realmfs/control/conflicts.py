@@ -87,7 +87,8 @@ class Conflicts:
         node = await self._find(caller, params.id, params.path)
         versions = await self._venus.versions.all(caller, node)
         path = self._path(node)
-        return self._info(node, [self._version(path, one) for one in versions])
+        shown = self._core.conflicts.shown(node) is not node
+        return self._info(node, [self._version(path, one, shown=shown) for one in versions])
 
     def _info(self, node: Node, versions: list[messages.VersionInfo]) -> messages.ConflictInfo:
         core = self._core
@@ -117,15 +118,15 @@ class Conflicts:
     def _path(self, node: Node) -> str:
         return self._core.path(self._core.conflicts.shown(node)).lstrip("/")
 
-    def _version(self, path: str, version: Version) -> messages.VersionInfo:
+    def _version(self, path: str, version: Version, *, shown: bool) -> messages.VersionInfo:
+        """Describe a version; without a view (`shown` False) ours is the object itself."""
         status = version.node.status
         assert status is not None
         name = os.fsdecode(version.name)
         replica = version.replica
-        shown = self._core.conflicts.shown(version.node)  # itself, where the conflict hides nothing
         return messages.VersionInfo(
             name=name,
-            path=path if version.node is shown and replica is None else f"{path}/{name}",
+            path=f"{path}/{name}" if shown else path,
             server=str(replica.server) if replica is not None else None,
             type=_TYPES[int(status.type)],
             size=status.length,

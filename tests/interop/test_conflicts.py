@@ -75,7 +75,7 @@ def room(rig: Rig, ours: Ours, alice: Place) -> Iterator[str]:
     alice.run("mkdir", path)
     alice.write(f"{path}/f", b"common\n")
     alice.below(path).integrate()
-    seconds_until(lambda: ours.place.read(f"{path}/f") == b"common\n", 20)
+    seconds_until(lambda: _has(ours.place.below(path), "f", b"common\n"), 30)
     yield path
     rig.control("join")
 
@@ -134,7 +134,7 @@ def test_two_clients_edit_one_file(rig: Rig, ours: Ours, alice: Place, room: str
 
 
 def _has(place: Place, name: str, data: bytes) -> bool:
-    return name in place.names() and place.read(name) == data
+    return name in _names(place) and place.read(name) == data
 
 
 def split_servers(rig: Rig, ours: Ours) -> None:

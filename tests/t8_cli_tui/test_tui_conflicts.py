@@ -56,6 +56,14 @@ def conflicts(home: Home) -> list[tuple[str, list[str]]]:
     return [(one["path"], one["changes"]) for one in json.loads(home.run("conflicts", "list", "--json"))]
 
 
+async def settled(pilot: Pilot[None], app: RealmfsApp) -> None:
+    """Say yes, and wait until it is done."""
+    await until(pilot, lambda: isinstance(app.screen, Confirm))
+    await pilot.press("y")
+    await until(pilot, lambda: not isinstance(app.screen, Confirm))
+    await until(pilot, lambda: not any(one.group == "ask" for one in app.workers))
+
+
 def test_conflicts_are_shown_and_settled(quarrel: Home) -> None:
     async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
         app.action_show("conflicts")
@@ -65,16 +73,16 @@ def test_conflicts_are_shown_and_settled(quarrel: Home) -> None:
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("n")
         await until(pilot, lambda: not isinstance(app.screen, Confirm))
-        await pilot.press("a", "a")
-        while conflicts(quarrel):
-            await pilot.press("a", "s")
-            await until(pilot, lambda: isinstance(app.screen, Confirm))
-            await pilot.press("y")
-            await until(pilot, lambda: not isinstance(app.screen, Confirm))
-            await until(pilot, lambda: not any(one.group == "ask" for one in app.workers))
-            await pilot.press("r")
+        await pilot.press("space", "o")
+        await settled(pilot, app)
+        await until(pilot, lambda: len(conflicts(quarrel)) == 2)
+        await pilot.press("r", "a", "s")
+        await settled(pilot, app)
+        await until(pilot, lambda: not conflicts(quarrel))
+        await pilot.press("r")
         await until(pilot, lambda: "No conflicts" in screen_text(app))
 
     drive(quarrel.socket, script, size=(110, 30))
     contents = [quarrel.run("cat", f"{REALM}/{name}").splitlines()[0] for name in NAMES]
-    assert [line.split()[1] for line in contents] == ["theirs"] * 3
+    assert sorted(line.split()[1] for line in contents) == ["ours", "theirs", "theirs"]
+    assert json.loads(quarrel.run("changes", "--json")) == []
