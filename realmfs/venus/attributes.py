@@ -26,7 +26,8 @@ def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> 
     find(1) does not count subdirectories behind mount links.
     """
     attr_timeout = settings.kernel_timeout if node.valid and node.shows is None else 0.0
-    entry_timeout = name_timeout(parent, settings) if parent is not None else 0.0
+    lasting = parent is not None and node.shows is None  # a conflict may be over any time
+    entry_timeout = name_timeout(parent, settings) if parent is not None and lasting else 0.0
     if node.conflict:
         size = len(conflict_text(node.fid, node.volume.realm))
         return Attr(node.ino, stat.S_IFLNK | 0o644, 1, size, 0, 0, NOBODYS_GROUP, 0, 0.0, 0.0)

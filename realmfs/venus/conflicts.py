@@ -123,12 +123,21 @@ class Conflicts:
         """Return what the name of an object leads to: its view if it is in conflict, else itself."""
         if node.conflict:
             return self._open(node)
-        return self._views.get(node.ino, node)
+        view = self._views.get(node.ino)
+        return node if view is None or self._is_over(node.ino) else view
 
     def at(self, directory: int, name: bytes) -> Node | None:
         """Return the view of the held object that is found under this name."""
         number = self._places.get((directory, name)) if self._places else None
-        return None if number is None else self._views[number]
+        return None if number is None or self._is_over(number) else self._views[number]
+
+    def _is_over(self, number: int) -> bool:
+        """Tell whether the servers have taken after all what they refused: someone had it sent again."""
+        view = self._views[number]
+        if _shown(view).conflict or self.held(number):
+            return False
+        self.settled(_shown(view))
+        return True
 
     def way(self, directory: int, name: bytes) -> Node | None:
         """Return the directory of that name on the way to a held object, for one who does not find it."""

@@ -48,6 +48,7 @@ class Core:
         self.top = self._make_top()
         self.conflicts = Conflicts(self.nodes, cache)
         self.shrunk = trio.lowlevel.ParkingLot()  # who waits for pending changes to be taken by servers
+        self.unblocked: Callable[[VolumeState], None] = lambda volume: None  # what waited may be sent again
         self.logged: Callable[[VolumeState], None] = lambda volume: None  # told of every new record
 
     def _make_top(self) -> Node:
@@ -253,7 +254,7 @@ class Core:
         self.kernel_forget(node)
         self.kernel_forget_name(node.parent, node.name)
         self.events.publish(ConflictSettled(self.path(node), str(node.fid), how))
-        self.logged(node.volume)
+        self.unblocked(node.volume)
 
     def replaced_elsewhere(self, node: Node) -> Node:
         """Forget our data: the servers have another version. Inside a transaction; returns the fid's node.

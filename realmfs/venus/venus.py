@@ -126,6 +126,7 @@ class Venus:
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory
         core.logged = self.reintegrator.logged
+        core.unblocked = self.reintegrator.wake
         core.conflicts.load()
 
     @property

@@ -404,3 +404,19 @@ async def test_our_version_can_be_edited_and_kept(tmp_path: Path, autojump_clock
         await a.drained()
         assert await b.read(view) == b"merged"
         assert await a.read(view) == b"merged"
+
+
+async def test_what_the_servers_take_after_all_is_no_conflict_any_more(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        node = await collide(w, ROWS["both create"], a, b)
+        await b.unlink(f"{ROOT}/f")
+        await b.drained()
+        assert await a.ls(f"{ROOT}/f") == ["_localcache"]
+        with trio.fail_after(60):
+            await a.venus.reintegrator.send(node.volume, retry=True)
+        await a.drained()
+        assert strip(await tree(a)) == strip(await tree(b)) == {"f": b"ours"}
+        assert a.venus.core.conflicts.all() == []

@@ -13,9 +13,12 @@ from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.protocol import ControlError, Kind
 from realmfs.venus.face import Caller
+from tests.t5_venus.conftest import no_threads
 from tests.t5_venus.test_changes import WANTED, everything, tree
 from tests.t5_venus.test_conflicts import ROWS, collide, strip
 from tests.t5_venus.world import ME, REALM, SERVER, Client, until, world
+
+__all__ = ["no_threads"]
 
 ROOT = f"/{REALM}"
 AUTHOR = Caller(ME.uid, ME.gid, 0, kernel=False)
