@@ -129,8 +129,9 @@ class DaemonFacts:
         return [_server(server) for server in self._realms.servers()]
 
     def volumes(self) -> list[messages.VolumeInfo]:
-        """Return the volumes known here."""
-        return [self._volume(row) for row in self._cache.volumes.all()]
+        """Return the volumes known here; not the single replicas that conflicts were looked at in."""
+        rows = self._cache.volumes.all()
+        return [self._volume(row) for row in rows if row.type != VolumeType.READ_WRITE]
 
     def _volume(self, row: VolumeRow) -> messages.VolumeInfo:
         realm = self._realm_name(row)

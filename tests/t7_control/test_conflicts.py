@@ -11,6 +11,7 @@ import trio
 
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
+from realmfs.control.facts import DaemonFacts
 from realmfs.control.protocol import ControlError, Kind
 from realmfs.venus.face import Caller
 from tests.t5_venus.conftest import no_threads
@@ -209,3 +210,14 @@ async def test_only_so_many_copies_are_kept(
             kept.append(Path(settled.kept))
         assert len(set(kept)) == 5
         assert [path.exists() for path in kept] == [False, False, True, True, True]
+
+
+async def test_replicas_that_were_looked_at_are_no_volumes_of_their_own(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await collide(w, ROWS["both store"], a, b)
+        assert await a.read(f"{ROOT}/f/{SERVER}") == b"theirs!"
+        facts = DaemonFacts(a.cache, a.realms, {}, lambda force: None)
+        assert [one.name for one in facts.volumes()] == ["/"]
