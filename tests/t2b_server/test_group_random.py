@@ -39,6 +39,7 @@ class Chaos:
         self.nursery = nursery
         self.client = client
         self.random = random.Random(seed)
+        self._sizes = itertools.count(1)
         self.made: set[Node] = set()
         self.removed: set[Node] = set()
 
@@ -51,6 +52,10 @@ class Chaos:
         with contextlib.suppress(CodaError, RpcError, OSError):  # then it was not acknowledged
             await self.random.choice(choices)()
         await trio.sleep(self.random.random() * 3)
+
+    def contents(self) -> bytes:
+        """Return bytes of a length of their own: what a late server fetches for an older store is refused."""
+        return self.random.randbytes(next(self._sizes))
 
     def at(self) -> list[int]:
         """Return some servers that run."""
@@ -104,7 +109,7 @@ class Chaos:
             await self.update([self.client.mkdir(name, fid, parent)], at)
         else:
             fid = await self.client.fid_from(at[0])
-            data = self.client.data[fid] = b"%d" % self.random.getrandbits(30)
+            data = self.client.data[fid] = self.contents()
             await self.update([self.client.create(name, fid, parent), self.client.store(fid, len(data))], at)
         self.made.add(fid[1:])
 
@@ -134,7 +139,7 @@ class Chaos:
     async def write(self) -> None:
         at = self.at()
         _, _, child = self.pick(at[0], directory=False)
-        data = self.client.data[child] = b"%d" % self.random.getrandbits(30)
+        data = self.client.data[child] = self.contents()
         await self.update([self.client.store(child, len(data))], at)
 
     async def resolve(self) -> None:
