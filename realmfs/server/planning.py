@@ -124,6 +124,6 @@ def _marks(view: ReplicaViews, merged: Merged, views: Sequence[ReplicaViews]) ->
                 row = dataclasses.replace(row, vv=row.vv.with_flags(VersionFlags.BARREN))
             links = row.links if row.is_directory else names
             row = dataclasses.replace(row, parent=parent, links=links)
-        if row is not None:
-            marks.append(Change(row=mark(row, vv)))
+        if row is not None and (marked := mark(row, vv)) != view.objects.get(node):
+            marks.append(Change(row=marked))
     return marks

@@ -121,7 +121,10 @@ class Chaos:
             if child.is_directory
             else self.client.remove(name, child, parent)
         )
-        self.removed.add(child[1:])
+        for number in at:  # a directory is removed by its name, whichever that is at a server
+            for node, row in self.servers.contents(number).items():
+                if node == parent[1:]:
+                    self.removed |= {(vnode, unique) for what, vnode, unique in row[-1] if what == name}
         await self.update([record], at)
 
     async def rename(self) -> None:
