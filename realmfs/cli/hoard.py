@@ -134,7 +134,8 @@ def walk(client: Client, background: bool, stop: bool, as_json: bool) -> None:
     elif not (stop or background):
         hoardwalk.report(status)
     if not (stop or background) and status["missing"]:
-        raise Failure(f"{status['missing']} objects are still missing: see `realmfs hoard verify`")
+        why = "; ".join(status["reasons"])
+        raise Failure(f"{status['missing']} objects are still missing: {why}. See `realmfs hoard verify`")
 
 
 @command.command("status")

@@ -139,6 +139,7 @@ class HoardMethods:
             ready=survey.ready if survey is not None else None,
             missing=len(survey.lacks) if survey is not None else 0,
             missing_bytes=survey.missing_bytes if survey is not None else 0,
+            reasons=[f"{why} ({count})" for why, count in survey.reasons()] if survey is not None else [],
             valid=census.valid,
             suspect=census.suspect,
             indigent=census.indigent,

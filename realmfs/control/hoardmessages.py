@@ -144,6 +144,8 @@ class Status:
     """Whether everything hoarded is here, as of the last survey."""
     missing: int
     missing_bytes: int
+    reasons: list[str]
+    """Why, the most frequent reasons first."""
     valid: int
     suspect: int
     indigent: int

@@ -203,6 +203,7 @@ class Hoard:
         publish(HoardWalk("EndStatusWalk", f"[{objects.count}] {self.census()}"))
         publish(HoardWalk("BeginDataWalk", f"[{(walk.progress.bytes_left + 1023) // 1024}]"))
         await walk.data()
+        await walk.again()
         progress = walk.progress
         publish(
             HoardWalk(

@@ -4,6 +4,7 @@ A survey goes through all contexts after a status walk and asks nobody. A plan a
 missing objects in order of priority, against the replaceable ones from the other end (replacement.py).
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -60,6 +61,10 @@ class Survey:
     def ready(self) -> bool:
         """Whether everything hoarded is here and of the servers' version."""
         return not self.lacks
+
+    def reasons(self, most: int = 5) -> list[tuple[str, int]]:
+        """Return the most frequent reasons why something is missing, with how often."""
+        return Counter(lack.why for lack in self.lacks).most_common(most)
 
     @property
     def missing_bytes(self) -> int:

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 192
 """Contexts in work: so many that loads of fifty fill while others are being fetched."""
 LARGE_AT_ONCE = 2
+PAUSES = (1.0, 3.0, 8.0, 15.0)
+"""Seconds before each further attempt at what got no answer."""
 SLICE = 100
 """Members looked at between two pauses."""
 MEDIUM_TERM = 75
@@ -128,6 +130,8 @@ class Walk:
         self._busy = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._hopeless: tuple[int, int] | None = None  # priority and size of what did not fit
+        self._unanswered: list[Context] = []
+        self._seen = 0
         self.progress = Progress()
         self.settled = False
         """Whether it came to its end."""
@@ -138,6 +142,7 @@ class Walk:
         """Bind everything; bring what is new and small. `validate`: all that is cached, first."""
         if validate:
             await self.validate()
+        self._seen = self._lost()
         for context in self._contexts.roots.values():
             context.state = State.SUSPECT
             self._push(context)
@@ -220,6 +225,8 @@ class Walk:
             self._changed.unpark_all()
 
     def _failed(self, context: Context, error: CodaError) -> None:
+        if error.code in (Code.ETIMEDOUT, Code.EWOULDBLOCK, Code.EAGAIN):
+            self._unanswered.append(context)
         if error.code is Code.ENOSPC:
             self._no_room(context)
         elif error.code in _LATER:
@@ -370,6 +377,26 @@ class Walk:
                 for context in part:
                     self._push(context)
                 await self._work(self._data, at_once)
+
+    async def again(self) -> None:
+        """Go once more through everything while servers were too busy to answer, or came and went.
+
+        What they had promised before they came up again has to be asked for anew.
+        """
+        for pause in PAUSES:
+            if not self._unanswered and self._lost() == self._seen:
+                return
+            volumes = {context.entry.volume for context in self._contexts.roots.values()}
+            if not any(self._core.volumes.by_key(key).reachable for key in volumes):
+                return
+            await trio.sleep(pause)
+            self._unanswered.clear()
+            await self.status()
+            await self.data()
+
+    def _lost(self) -> int:
+        """Count how often all promises of a server were lost."""
+        return sum(volume.lost for volume in self._core.volumes)
 
     async def _data(self, context: Context) -> None:
         node = self._means.binder.node(context)

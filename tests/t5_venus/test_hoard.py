@@ -543,3 +543,26 @@ async def test_whatever_others_do_a_walk_brings_it(
             survey = (await client.venus.hoard.walk()).survey
             assert survey.ready, survey.lacks
             await all_here(client, contents)
+
+
+async def test_a_server_that_goes_and_comes_during_a_walk(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """What got no answer is tried again, and what lost its promise is asked for anew, in the same walk."""
+    async with world(tmp_path, latency=0.01) as here:
+        _, contents = await tree(here, 150)
+        client = await here.client()
+        hoard = client.venus.hoard
+        await hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        outcomes = []
+
+        async def walk() -> None:
+            outcomes.append(await hoard.walk())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(walk)
+            await until(lambda: hoard.progress is not None and hoard.progress.files > 40)
+            await here.realm.stop()
+            await here.realm.start(here.nursery)
+        assert outcomes[0].survey.ready, outcomes[0].survey.reasons()
+        await all_here(client, contents)
