@@ -26,11 +26,12 @@ the record.
 
 import enum
 import hashlib
+import json
 import os
 import secrets
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from realmfs.cache.container import Container
@@ -192,6 +193,17 @@ class ModifyLog:
         )
         return None if row is None else _entry(row)
 
+    def current(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
+        """Return records of one volume as they are now, in order, without those that are gone."""
+        if not entries:
+            return []
+        query = (
+            f"SELECT {_COLUMNS} FROM log WHERE volume = ?"
+            " AND sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence"
+        )
+        sequences = json.dumps([entry.sequence for entry in entries])
+        return [_entry(row) for row in self._database.rows(query, (entries[0].volume, sequences))]
+
     def about(self, number: int) -> Iterator[tuple[LogEntry, Role]]:
         """Yield the records about an object, newest first, with its role in each.
 
@@ -322,9 +334,9 @@ class ModifyLog:
         self._counted(entry.volume, 0, len(record) - len(entry.record))
 
     def freeze(self, entries: Iterable[LogEntry]) -> list[LogEntry]:
-        """Choose records for sending: each without a store id gets the next one.
+        """Choose records, as they are now, for sending: each without a store id gets the next one.
 
-        Return them as they are now.
+        Return them as they are then.
         """
         frozen = []
         for entry in entries:
@@ -332,8 +344,8 @@ class ModifyLog:
             query = (
                 "UPDATE log SET state = state | 1, host = ?, uniquifier = ? WHERE volume = ? AND sequence = ?"
             )
-            self._database.write(query, (*store_id, entry.volume, entry.sequence))
-            frozen.append(self.get(entry.volume, entry.sequence) or entry)
+            if self._database.write(query, (*store_id, entry.volume, entry.sequence)):
+                frozen.append(replace(entry, state=entry.state | State.FROZEN, store_id=store_id))
         return frozen
 
     def new_store_id(self) -> StoreId:
@@ -445,11 +457,13 @@ def _entry(row: Sequence[Any]) -> LogEntry:
         digest,
         bool(safe),
         StoreId(host, unique) if host else None,
-        State(state),
+        _STATES.get(state) or State(state),
         reason,
         handle,
-        tuple([(number, Role(role)) for number, role in _ABOUT_PAIR.iter_unpack(about)]),
+        tuple([(number, _ROLES[role]) for number, role in _ABOUT_PAIR.iter_unpack(about)]),
     )
 
 
+_ROLES = {number: Role(number) for number in range(4)}
+_STATES = {number: State(number) for number in range(16)}
 _ABOUT_PAIR = struct.Struct("<QB")

@@ -46,8 +46,7 @@ class Committer:
         with core.cache.transaction():
             for fid, vv in vectors.items():
                 self._advance(volume, fid, vv)
-            current = [core.cache.log.get(volume.key, entry.sequence) for entry in entries]
-            cleaned = core.cache.log.remove(entry for entry in current if entry is not None)
+            cleaned = core.cache.log.remove(core.cache.log.current(entries))
             core.nodes.cleaned(cleaned)
         group = core.group(volume)
         for store_id in dict.fromkeys(last_store_ids(records).values()):

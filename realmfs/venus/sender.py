@@ -376,8 +376,7 @@ class Sender:
         # No checkpoint up to the freeze: what was chosen is what is frozen.
         self._fids.translate(volume, entries)
         with core.cache.transaction():
-            current = [core.cache.log.get(volume.key, entry.sequence) for entry in entries]
-            entries = core.cache.log.freeze(entry for entry in current if entry is not None)
+            entries = core.cache.log.freeze(core.cache.log.current(entries))
         if not entries:
             return True
         return await self._fly(batch, entries, was_sent=False)
@@ -484,8 +483,7 @@ class Sender:
     def _thaw(self, entries: Sequence[LogEntry], code: Code) -> None:
         core = self._core
         with core.cache.transaction():
-            current = [core.cache.log.get(self._volume.key, entry.sequence) for entry in entries]
-            still = [entry for entry in current if entry is not None]
+            still = core.cache.log.current(entries)
             core.nodes.cleaned(core.cache.log.thaw(still, reason=int(code)))
             forget_passing(core, still)
 
