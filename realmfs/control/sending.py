@@ -13,6 +13,7 @@ from realmfs.venus.reintegrate import Reintegrator
 from realmfs.venus.volume import VolumeState
 
 _LONGEST = 3600.0  # seconds that a caller may wait
+_ROUNDS = 3  # of sending, and of looking for servers
 
 
 class Sending:
@@ -35,14 +36,18 @@ class Sending:
         if not chosen and params.volume is not None and not self._known(params.volume):
             raise ControlError(FAILED, f"there is no volume {params.volume} here")
         with trio.move_on_after(max(0.0, min(params.within, _LONGEST))):
-            realms = self._core.volumes.realms
-            if realms is not None and not all(volume.reachable for volume in chosen):
-                await realms.check()  # a person knows more than our probes
-            async with trio.open_nursery() as nursery:
-                for volume in chosen:
-                    send = functools.partial(self._reintegrator.send, volume, retry=params.retry)
-                    nursery.start_soon(send)
+            for _ in range(_ROUNDS):
+                await self._send_all(chosen, retry=params.retry)
+                if all(volume.reachable or not self._left(volume).pending for volume in chosen):
+                    break
+                if self._core.volumes.realms is not None:
+                    await self._core.volumes.realms.check()  # a person knows more than our probes
         return [left for volume in chosen if (left := self._left(volume)).pending]
+
+    async def _send_all(self, volumes: Sequence[VolumeState], *, retry: bool) -> None:
+        async with trio.open_nursery() as nursery:
+            for volume in volumes:
+                nursery.start_soon(functools.partial(self._reintegrator.send, volume, retry=retry))
 
     def _waiting(self) -> list[VolumeState]:
         return [self._core.volumes.by_key(key) for key in self._core.cache.log.volumes()]

@@ -39,7 +39,6 @@ def here(rig: Rig, client: NodeMount) -> Iterator[Place]:
     top.run("mkdir", name)
     yield top.below(name)
     top.run("rm", "-rf", name)
-    client.command("changes", "send")
 
 
 def there(here: Place, alice: Place) -> Place:
@@ -103,7 +102,6 @@ def test_the_cable_cut_while_servers_fetch_back(
     rig.control("split", OUR_NODE)
     time.sleep(5.0)
     rig.control("join")
-    client.command("changes", "send", "--within", "60")
     seconds_until(partial(same, here, there(here, alice)), SENT_WITHIN)
     assert there(here, alice).run("find", ".", "-type", "l") == "", "no conflict"
     assert servers_live(rig)
