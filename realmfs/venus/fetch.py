@@ -322,18 +322,21 @@ class Fetcher:
             await self._core.flights.land(self.start(node, uid, limit))
 
     async def _fetch_file(self, node: Node, uid: int, content: Container, limit: int | None) -> None:
+        scope = trio.CancelScope()
+        into = _Into(self._core, node, content, limit, scope)
         try:
             if node.status is not None and node.status.length == 0:
                 self._arrived(node, content)
                 return
             await self._core.enter(node.volume)
-            with trio.CancelScope() as scope:
-                await self._receive(node, uid, content, _Into(self._core, node, content, limit, scope))
+            with scope:
+                await self._receive(node, uid, content, into)
             if scope.cancelled_caught:
                 raise CodaError(Code.EFBIG, f"{node.label} is too large to bring it unasked")
         except CodaError as error:
             self._validator.failed(node, error)
-            self._keep_part(node, content)
+            if into.checked:
+                self._keep_part(node, content)
             raise
         finally:
             content.settle()
@@ -428,6 +431,9 @@ class _Into:
 
     With a limit, `scope` is cancelled before more than that comes, unless somebody has opened the file
     meanwhile: then room is made for more than was reserved.
+
+    `checked`: what has come is known to be of the version that was asked for. Of a first piece nothing is
+    known before its end, so that one is not kept when it breaks; for later ones servers compare first.
     """
 
     def __init__(
@@ -438,9 +444,11 @@ class _Into:
         self._content = content
         self._limit = limit
         self._scope = scope
+        self.checked = False
 
     def at(self, offset: int) -> "_Limited | ContainerSink":
         content = self._content
+        self.checked = offset > 0
         if offset < content.length:
             content.present.remove(offset, content.length)
         sink = content.sink(offset)

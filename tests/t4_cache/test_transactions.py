@@ -197,3 +197,18 @@ def test_status_and_rights_come_back(world: World, crash: Reopen) -> None:
         10,
         b"s" * 20,
     )
+
+
+def test_a_transaction_that_only_reads_is_no_commit(world: World) -> None:
+    database = world.cache._database
+    number = world.fetched(b"file", b"contents")
+    before = database.commits
+    with world.cache.transaction():
+        assert world.cache.objects.load(number) is not None
+        with world.cache.transaction():
+            assert world.cache.inodes.identity(number) is not None
+    assert database.commits == before
+    with pytest.raises(Stop), world.cache.transaction():
+        raise Stop
+    world.fetched(b"other", b"contents")
+    assert database.commits > before

@@ -20,7 +20,7 @@ from realmfs.venus.face import ROOT_INODE, Caller, Changes
 from realmfs.venus.fetch import _Whole
 from realmfs.venus.node import Node
 from realmfs.vice.calls import SendReintFragment
-from realmfs.vice.errors import Code
+from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import unpack_log
 from realmfs.vice.types import FidRange, ObjectType, StoreId
 from tests.t5_venus.world import ME, REALM, Client, refused, until, world
@@ -193,6 +193,33 @@ async def test_an_object_wanted_twice_ahead_leaves_the_count_right(
         assert ahead._flying
         await trio.sleep(10)
         assert not ahead._flying
+
+
+@pytest.mark.parametrize("what", ["directory", "file"])
+async def test_what_another_user_may_not_have_is_fetched_all_the_same(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, what: str
+) -> None:
+    """Who waits for the fetch of somebody who is refused tries for himself."""
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.mkdir(f"{ROOT}/d")
+        await a.write(f"{ROOT}/d/f", b"for some")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/d" if what == "directory" else f"{ROOT}/d/f")).ino
+        core = b.venus.core
+        node = core.nodes.by_number(ino)
+        with core.cache.transaction():
+            core.nodes.drop_data(node)
+
+        async def refuse() -> None:
+            await trio.sleep(1)
+            raise CodaError(Code.EACCES)
+
+        core.flights.start(("data", ino), refuse, ME.uid + 1)
+        if what == "directory":
+            assert b"f" in await b.venus.fetcher.directory(node, ME.uid)
+        else:
+            assert (await b.venus.fetcher.whole(node, ME.uid)).read(0, 100) == b"for some"
 
 
 async def test_closing_needs_no_room_where_nothing_was_written(

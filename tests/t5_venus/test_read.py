@@ -245,6 +245,28 @@ async def test_an_interrupted_fetch_goes_on_where_it_stopped(
         assert await b.read(f"{ROOT}/big") == contents
 
 
+async def test_of_a_first_piece_that_breaks_nothing_is_kept(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Which version it was of would have been told at its end: what follows could be of another one."""
+    async with world(tmp_path, latency=0.02) as w:
+        a, b = await w.client(), await w.client()
+        contents = os.urandom(3 << 20)
+        await a.write(f"{ROOT}/big", contents)
+        await a.drained(600)
+        opened = await b.venus.open(ME, (await b.look(f"{ROOT}/big")).ino, os.O_RDONLY)
+        assert await b.venus.read(opened.handle, 0, 10) == contents[:10]
+        node = b.venus.files.file(opened.handle).node
+        b.offline()
+        with refused(errno.ETIMEDOUT):
+            await b.venus.read(opened.handle, (3 << 20) - 10, 10)
+        await b.venus.release(opened.handle)
+        assert node.container is None
+        b.online()
+        await trio.sleep(20)
+        assert await b.read(f"{ROOT}/big") == contents
+
+
 async def test_names_of_a_large_directory_cost_few_calls(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
