@@ -199,8 +199,9 @@ def test_both_sides_make_the_same_name_in_one_directory(
     join_servers(rig, ours)
     above, name = ours.place.below("alice"), room.rpartition("/")[2]
     seconds_until(lambda: "s1.rig.test" in _entries(above, name), FOUND_WITHIN)
-    assert above.names(f"{name}/s1.rig.test") == ["f", "one", "same"]
-    assert above.names(f"{name}/s2.rig.test") == ["f", "same", "two"]
+    # What does not collide the servers may have put together before they gave up.
+    assert {"f", "one", "same"} <= set(above.names(f"{name}/s1.rig.test"))
+    assert {"f", "same", "two"} <= set(above.names(f"{name}/s2.rig.test"))
     assert above.read(f"{name}/s1.rig.test/same") == b"through s1\n"
     assert above.read(f"{name}/s3.rig.test/same") == b"through s2 and s3\n"
     fix = ours.realmfs("conflicts", "fix", f"{REALM}/{room}")
