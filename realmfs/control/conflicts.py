@@ -20,7 +20,7 @@ from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
 from realmfs.venus import archive
-from realmfs.venus.conflicts import VIEW_BIT, object_of
+from realmfs.venus.conflicts import VIEW_BIT, object_of, place_of
 from realmfs.venus.face import Caller
 from realmfs.venus.flight import full_record
 from realmfs.venus.node import Node
@@ -29,6 +29,7 @@ from realmfs.venus.venus import Venus
 from realmfs.venus.versions import Version
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.fixfile import FixFileError, format_fix_file, parse_fix_file
+from realmfs.vice.types import ObjectType
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -190,14 +191,29 @@ class Conflicts:
         if params.keep == "local":
             await self._venus.settler.keep_local(caller, node)
             return [], None
-        entries = self._venus.discarder.resting_on(node.ino)
-        kept = await self._keep_copy(entries)
+        kept = await self._keep_ours(caller, node)
         if params.keep == "server":
             await self._venus.settler.keep_server(caller, node)
             return [], kept
         name = await self._venus.settler.keep_both(caller, node)
         self._drop(kept)
         return [name] if name else [], None
+
+    async def _keep_ours(self, caller: Caller, node: Node) -> Path | None:
+        """Write our version of a conflict to a file, also if it is at the servers under another name."""
+        entries = self._venus.discarder.resting_on(node.ino)
+        heir = self._core.conflicts.heir(node.ino)
+        if heir is None or heir[0].type is not ObjectType.FILE or any(e.container for e in entries):
+            return await self._keep_copy(entries)
+        ours, rename = heir
+        gone = {rename.sequence, *(entry.sequence for entry in self._core.conflicts.held(node.ino))}
+        above, name = place_of(self._core.conflicts.held(node.ino)[0])
+        content = (await self._venus.fetcher.whole(ours, caller.uid)).share()
+        try:
+            saved = archive.Saved(ours, self._core.nodes.by_number(above), name, content)
+            return await self._keep_copy([entry for entry in entries if entry.sequence not in gone], saved)
+        finally:
+            content.close()
 
     async def _between_servers(
         self, caller: Caller, node: Node, params: messages.Settle
@@ -299,16 +315,18 @@ class Conflicts:
                 self._core.settled(node, "discarded")
         return messages.Kept(str(kept) if kept else None, len(entries), size)
 
-    async def _keep_copy(self, entries: Sequence[LogEntry]) -> Path | None:
+    async def _keep_copy(
+        self, entries: Sequence[LogEntry], saved: archive.Saved | None = None
+    ) -> Path | None:
         """Write what will be given up to a file of its own, and forget the oldest of such files."""
-        if not entries:
+        if not entries and saved is None:
             return None
         self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         now = time.time_ns()
         stem = time.strftime("%Y%m%d-%H%M%S", time.localtime(now / 1e9))
         path = self._kept / f"{stem}-{now % 10**9:09}.tar"
         with _explained(path):
-            await archive.export(self._core, entries, path)
+            await archive.export(self._core, entries, path, saved)
         self._prune(path)
         return path
 

@@ -26,6 +26,7 @@ from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import LogEntry
 from realmfs.venus.core import Core
 from realmfs.venus.flight import full_record
+from realmfs.venus.node import Node
 from realmfs.vice.log import AnyRecord
 from realmfs.vice.types import Fid, StoreId, VersionVector
 
@@ -46,7 +47,35 @@ class Written:
     bytes: int
 
 
-async def export(core: Core, entries: Sequence[LogEntry], path: Path) -> Written:
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A file that is given up though nothing of it waits to be sent: written as if it were made anew.
+
+    That is what a program wrote and renamed onto a name, when the renaming is given up.
+    """
+
+    node: Node
+    above: Node
+    name: bytes
+    content: Container
+
+    def changes(self, core: Core, number: int) -> list[dict[str, Any]]:
+        """Return the changes that make it again, numbered from `number`."""
+        node, volume = self.node, self.node.volume
+        common = {"realm": volume.realm, "volume": volume.name, "fid": str(node.fid)}
+        mode = node.status.mode if node.status is not None else 0o644
+        place = {"parent": str(self.above.fid), "name": os.fsdecode(self.name), "mode": mode}
+        path = core.path(self.above) + "/" + os.fsdecode(self.name)
+        return [
+            {"number": number, **common, "change": "Create", **place, "path": path, "contents": None},
+            {
+                "number": number + 1, **common, "change": "Store", "length": self.content.length,
+                "path": path, "contents": f"contents/{number + 1}",
+            },
+        ]  # fmt: skip
+
+
+async def export(core: Core, entries: Sequence[LogEntry], path: Path, saved: Saved | None = None) -> Written:
     """Write records to a new file. Raises OSError, FileExistsError among them; then there is no file."""
     contents: dict[int, Container] = {}
     lost: list[int] = []
@@ -56,13 +85,17 @@ async def export(core: Core, entries: Sequence[LogEntry], path: Path) -> Written
                 contents[entry.sequence] = core.cache.containers.open(entry.container)
             except ContainerLost:
                 lost.append(entry.sequence)
-    index = {
+    index: dict[str, Any] = {
         "format": FORMAT,
         "program": f"realmfs {__version__}",
         "made": int(time.time()),
         "lost": lost,
         "changes": [_described(core, entry, entry.sequence in contents) for entry in entries],
     }
+    if saved is not None:
+        number = max((entry.sequence for entry in entries), default=0) + 1
+        index["changes"] += saved.changes(core, number)
+        contents[number + 1] = saved.content.share()
     try:
         size = await trio.to_thread.run_sync(_write, path, index, contents)
     finally:

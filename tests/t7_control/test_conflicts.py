@@ -84,6 +84,20 @@ async def test_what_is_given_up_is_kept_and_can_be_had_again(
         assert await b.read(f"{ROOT}/f") == b"ours"
 
 
+async def test_a_file_saved_by_renaming_is_kept_too(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        control = Control(a, tmp_path / "state")
+        await collide(w, ROWS["saved by renaming here and there"], a, b)
+        settled = await control("conflicts.settle", messages.Settle(path=f"{REALM}/f", keep="server"))
+        await a.drained()
+        assert strip(await tree(a)) == strip(await tree(b)) == {"f": b"theirs!"}
+        result = await control("changes.import", messages.Import(settled.kept))
+        assert result.failed == []
+        await a.drained()
+        assert strip(await tree(b)) == {"f": b"ours"}
+
+
 async def test_others_see_and_settle_only_their_own(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with world(tmp_path) as w:
         a, b = await w.client(), await w.client()
