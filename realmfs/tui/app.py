@@ -16,6 +16,7 @@ from realmfs.tui.pane import Pane
 from realmfs.tui.panes.browse import BrowsePane
 from realmfs.tui.panes.conflicts import ConflictsPane
 from realmfs.tui.panes.events import EventsPane
+from realmfs.tui.panes.hoard import HoardPane
 from realmfs.tui.panes.reintegration import ReintegrationPane
 from realmfs.tui.panes.servers import ServersPane
 from realmfs.tui.starting import Banner, start_daemon
@@ -23,7 +24,14 @@ from realmfs.tui.statusline import StatusLine
 
 STATUS_EVERY = 1.0
 
-PANES: tuple[type[Pane], ...] = (BrowsePane, ReintegrationPane, ConflictsPane, ServersPane, EventsPane)
+PANES: tuple[type[Pane], ...] = (
+    BrowsePane,
+    HoardPane,
+    ReintegrationPane,
+    ConflictsPane,
+    ServersPane,
+    EventsPane,
+)
 """The panes in the order of the tabs."""
 
 

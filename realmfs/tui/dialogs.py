@@ -41,12 +41,18 @@ class Form(ModalScreen[tuple[str, ...] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel")]
 
-    def __init__(self, title: str, fields: Sequence[tuple[str, str]], *, secret: str = "") -> None:
-        """`fields`: label and first contents of each; the field labelled `secret` hides what is typed."""
+    def __init__(
+        self, title: str, fields: Sequence[tuple[str, str]], *, secret: str = "", begin: int = 0
+    ) -> None:
+        """`fields`: label and first contents of each; the field labelled `secret` hides what is typed.
+
+        Typing begins in the first line that is empty, else in number `begin`.
+        """
         super().__init__(classes="dialog")
         self._title = title
         self._fields = tuple(fields)
         self._secret = secret
+        self._begin = begin
 
     def compose(self) -> ComposeResult:
         """Put the lines under the title."""
@@ -60,9 +66,9 @@ class Form(ModalScreen[tuple[str, ...] | None]):
                 yield Button("OK", variant="primary", action="screen.accept")
 
     def on_mount(self) -> None:
-        """Begin in the first line that is empty."""
+        """Begin to type."""
         lines = list(self.query(Input))
-        next((line for line in lines if not line.value), lines[0]).focus()
+        next((line for line in lines if not line.value), lines[self._begin]).focus()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         """Go on."""

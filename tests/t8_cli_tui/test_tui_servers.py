@@ -91,7 +91,7 @@ def test_a_table_shows_what_it_was_told_last(seed: int) -> None:
                 chosen = table.chosen
                 table.show_rows(rows)
                 await pilot.pause()
-                shown = [tuple(table.get_row_at(row)) for row in range(table.row_count)]
+                shown = [tuple(str(cell) for cell in table.get_row_at(row)) for row in range(table.row_count)]
                 assert shown == list(rows.values())
                 if chosen in rows:
                     assert table.chosen == chosen

@@ -1,0 +1,403 @@
+"""Hoard: what must be here when the servers are away, whether it is, and what a walk would bring.
+
+`hoard.status` is asked every few seconds and costs the daemon nothing; `hoard.verify`, which looks at every
+hoarded object, only when the pane comes to the front, after a change of entries, and when a walk has ended.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import ProgressBar, Static
+
+from realmfs.control.protocol import ControlError, Kind
+from realmfs.control.words import age, printable, size
+from realmfs.tui.dialogs import Confirm, Form
+from realmfs.tui.link import Event, Link
+from realmfs.tui.pane import Pane
+from realmfs.tui.table import Cell, Rows
+
+MOST_SHOWN = 500
+STEP = 10
+HIGHEST = 1000
+BAR = 20
+_STATES = {"valid": "green", "suspect": "", "indigent": "yellow", "inconsistent": "red"}
+_REACH = {"": "itself", ":c+": "children", ":d+": "all below"}
+
+Entry = Mapping[str, Any]
+
+
+class HoardPane(Pane):
+    """Readiness over entries over profiles over what is missing or planned."""
+
+    key = "hoard"
+    title = "Hoard"
+    watches = frozenset({"hoard", "cache"})
+    period = 3.0
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "walk", "Walk/stop"),
+        Binding("p", "plan", "Plan"),
+        Binding("a", "add", "Add"),
+        Binding("e", "edit", "Edit"),
+        Binding("D", "remove", "Remove"),
+        Binding("plus", f"raise_priority({STEP})", "Raise", tooltip="Raise the priority of the entry"),
+        Binding("minus", f"raise_priority({-STEP})", "Lower", tooltip="Lower the priority of the entry"),
+        Binding("c", "reach('c')", "Children", show=False, tooltip="Hoard the directory's children, or not"),
+        Binding("d", "reach('d')", "Descendants", show=False, tooltip="Hoard all below it, or not"),
+        Binding("space", "profile", "Profile", show=False, tooltip="Enable or disable the profile"),
+        Binding("o", "automatic", "Automatic", show=False, tooltip="Let walks begin by themselves, or not"),
+    ]
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._entries: dict[str, Entry] = {}
+        self._profiles: dict[str, Mapping[str, Any]] = {}
+        self._automatic = True
+        self._walking = False
+        self._look = True
+        self._planned: Mapping[str, Any] | None = None
+        self._editing = asyncio.Lock()
+
+    def compose(self) -> ComposeResult:
+        """Put what matters most first."""
+        yield Static(id="hoard-ready")
+        yield Static(id="hoard-cache", markup=False)
+        yield ProgressBar(id="hoard-progress", total=100, show_eta=False)
+        yield Rows(
+            ("entry", "priority", "with", "here", "size", "state", "from"),
+            id="hoard-entries",
+            shrink=("entry", "state"),
+            drop=("from",),
+        )
+        yield Rows(("profile", "", "entries", "mistakes"), id="hoard-profiles", shrink=("mistakes",))
+        yield Static(id="hoard-heading", classes="heading", markup=False)
+        yield Rows(
+            ("", "object", "size", "priority", "why"),
+            id="hoard-missing",
+            shrink=("object", "why"),
+            drop=("priority",),
+        )
+
+    def on_mount(self) -> None:
+        """Hide what is not there yet."""
+        super().on_mount()
+        self.query_one("#hoard-progress").display = False
+        self.query_one("#hoard-profiles").display = False
+
+    def shown(self) -> None:
+        """Take the keys, and have everything looked at."""
+        self._look = True
+        super().shown()
+        if not any(table.has_focus for table in self.query(Rows)):
+            self.screen.set_focus(self._table)
+
+    @property
+    def _table(self) -> Rows:
+        return self.query_one("#hoard-entries", Rows)
+
+    def take_events(self, events: Sequence[Event], lost: int) -> None:
+        """Ask while a walk goes on, and look once it has ended."""
+        super().take_events(events, lost)
+        if any(event.get("kind") == "progress" and event.get("phase") == "done" for event in events):
+            self._look = True
+            self.mark_stale()
+
+    # what there is
+
+    async def load(self) -> None:
+        """Ask for the entries and the walk; look at every object if something may have changed."""
+        status = await self.link.call("hoard.status")
+        self._show_walk(status)
+        async with self._editing:
+            entries = await self.link.call("hoard.list")
+        self._entries = {str(entry["id"]): entry for entry in entries}
+        self._show_entries()
+        await self._load_profiles()
+        usage = await self.link.call("cache.usage")
+        self.query_one("#hoard-cache", Static).update(cache_line(usage))
+        if self._look and not self._walking:
+            self._look = False
+            await self._load_missing(status["entries"])
+        if status["walking"]:
+            self.mark_stale()
+
+    def _show_entries(self) -> None:
+        self._table.show_rows({key: _entry_row(entry) for key, entry in self._entries.items()})
+
+    async def _load_profiles(self) -> None:
+        profiles = await self.link.call("hoard.profiles")
+        self._profiles = {one["name"]: one for one in profiles}
+        table = self.query_one("#hoard-profiles", Rows)
+        table.display = bool(profiles)
+        table.show_rows({name: _profile_row(one) for name, one in self._profiles.items()})
+
+    def _show_walk(self, status: Mapping[str, Any]) -> None:
+        ended = self._walking and not status["walking"]
+        self._automatic, self._walking = status["on"], status["walking"]
+        self._look = self._look or ended
+        bar = self.query_one("#hoard-progress", ProgressBar)
+        bar.display = self._walking
+        if self._walking:
+            bar.update(progress=status["percent"])
+            self.query_one("#hoard-ready", Static).update(walk_line(status))
+
+    async def _load_missing(self, entries: int) -> None:
+        try:
+            told = await self.link.call("hoard.verify", limit=MOST_SHOWN)
+        except ControlError as error:
+            if error.kind is not Kind.UNREACHABLE:
+                raise
+            self.query_one("#hoard-ready", Static).update(Text(f"○ {error.text}", "yellow"))
+            return
+        self.query_one("#hoard-ready", Static).update(ready_line(told, entries, self._automatic))
+        if self._planned is None:
+            rows = {one["path"]: _problem_row("missing", one) for one in told["problems"]}
+            self._show_lower(f"Missing: {told['count']}" if told["count"] else "Nothing is missing", rows)
+
+    def _show_lower(self, heading: str, rows: Mapping[str, Sequence[Cell]]) -> None:
+        self.query_one("#hoard-heading", Static).update(heading)
+        self.query_one("#hoard-missing", Rows).show_rows(rows)
+
+    # walks and plans
+
+    def action_walk(self) -> None:
+        """Have a walk begin now, or end the one under way."""
+        self.ask(self._walk)
+
+    async def _walk(self) -> None:
+        self._planned = None
+        await self.link.call("hoard.stop" if self._walking else "hoard.walk")
+        self._look = True
+        self.mark_stale()
+
+    def action_plan(self) -> None:
+        """Show what a walk would bring and what would go for it; again: what is missing."""
+        if self._planned is not None:
+            self._planned = None
+            self._look = True
+            self.mark_stale()
+            return
+        self.ask(self._plan, group="plan", alone=True)
+
+    async def _plan(self) -> None:
+        plan = self._planned = await self.link.call("hoard.plan", limit=MOST_SHOWN)
+        rows = {f"short {one['path']}": _problem_row("no room", one) for one in plan["short"]}
+        rows |= {f"fetch {one['path']}": _problem_row("to fetch", one) for one in plan["fetch"]}
+        rows |= {
+            f"evict {one['path']}": ("would go", _rooted(one["path"]), size(one["size"]), "-", "makes room")
+            for one in plan["evict"]
+        }
+        self._show_lower(plan_line(plan), rows)
+
+    def action_automatic(self) -> None:
+        """Let walks begin by themselves, or not."""
+        self.ask(self._switch, not self._automatic)
+
+    async def _switch(self, on: bool) -> None:
+        await self.link.call("hoard.switch", on=on)
+        self.notify("Walks begin by themselves." if on else "Walks begin on demand only.")
+        self._changed()
+
+    # entries
+
+    def action_add(self) -> None:
+        """Ask what to hoard."""
+        self._form("Hoard what is at a path", "", "100:d+")
+
+    def action_edit(self) -> None:
+        """Edit the attributes of the entry under the cursor."""
+        entry = self._own_entry()
+        if entry is not None:
+            title = "Priority 1 to 1000; c+ with its children, d+ with all below"
+            self._form(title, *_path_and_wish(entry), begin=1)
+
+    def _form(self, title: str, path: str, attributes: str, begin: int = 0) -> None:
+        def answered(answer: tuple[str, ...] | None) -> None:
+            if answer is not None and answer[0]:
+                self.ask(self._enter, path, *answer)
+
+        fields = (("Path below /coda", path), ("Attributes, as 600:d+", attributes))
+        self.app.push_screen(Form(title, fields, begin=begin), answered)
+
+    async def _enter(self, before: str, path: str, attributes: str) -> None:
+        """Enter an object; an entry whose path was changed moves."""
+        path = path.strip().removeprefix("/coda/").strip("/")
+        async with self._editing:
+            await self.link.call("hoard.add", path=path, attributes=attributes.strip())
+            if before and before != path:
+                await self.link.call("hoard.remove", path=before)
+        self._changed()
+
+    def _wish(self, entry: Entry, priority: int, reach: str) -> None:
+        """Give an entry other attributes; shown at once, so that a key pressed again counts from there."""
+        wish = f"{priority}{reach}"
+        new = dict(entry) | {"priority": priority, "attributes": wish}
+        self._entries[str(entry["id"])] = new
+        self._show_entries()
+        path = _path_and_wish(entry)[0]
+        self.ask(self._enter, path, path, wish)
+
+    def action_remove(self) -> None:
+        """Remove the entry under the cursor, after asking."""
+        entry = self._own_entry()
+        if entry is None:
+            return
+        path = _path_and_wish(entry)[0]
+
+        def answered(answer: bool | None) -> None:
+            if answer:
+                self.ask(self._remove, path)
+
+        question = f"No longer hoard /{printable(path)}? What is here stays until its room is wanted."
+        self.app.push_screen(Confirm(question, "Remove"), answered)
+
+    async def _remove(self, path: str) -> None:
+        await self.link.call("hoard.remove", path=path)
+        self._changed()
+
+    def action_raise_priority(self, step: int) -> None:
+        """Change the priority of the entry under the cursor."""
+        entry = self._own_entry()
+        if entry is not None:
+            self._wish(entry, max(1, min(HIGHEST, entry["priority"] + step)), _reach_of(entry))
+
+    def action_reach(self, mark: str) -> None:
+        """Hoard what is below the entry, or no longer."""
+        entry = self._own_entry()
+        if entry is not None:
+            reach = f":{mark}+"
+            self._wish(entry, entry["priority"], "" if _reach_of(entry) == reach else reach)
+
+    def action_profile(self) -> None:
+        """Enable or disable the profile under the cursor."""
+        one = self._profiles.get(self.query_one("#hoard-profiles", Rows).chosen or "")
+        if one is not None:
+            self.ask(self._switch_profile, one["name"], not one["enabled"])
+
+    async def _switch_profile(self, name: str, enabled: bool) -> None:
+        await self.link.call("hoard.profile", name=name, enabled=enabled)
+        self._changed()
+
+    def _own_entry(self) -> Entry | None:
+        """The entry under the cursor, if it can be edited here."""
+        entry = self._entries.get(self._table.chosen or "")
+        if entry is None:
+            self.notify("There is no entry yet: press a, or h in Browse.", severity="warning")
+        elif entry["profile"]:
+            self.notify(
+                f"It comes from the profile {entry['profile']}; edit its file.",
+                severity="warning",
+                markup=False,
+            )
+            return None
+        return entry
+
+    def _changed(self) -> None:
+        self._planned = None
+        self._look = True
+        self.mark_stale()
+
+
+def _path_and_wish(entry: Entry) -> tuple[str, str]:
+    return entry["path"].strip("/"), entry["attributes"]
+
+
+def _reach_of(entry: Entry) -> str:
+    return str(entry["attributes"]).removeprefix(str(entry["priority"]))
+
+
+def ready_line(told: Mapping[str, Any], entries: int, automatic: bool) -> Text:
+    """Say in one line whether one may unplug, and if not, what is missing."""
+    if not entries:
+        return Text("Nothing is hoarded. Press a to add a path, or H on an object in Browse.", "dim")
+    here = f"{told['present']} of {told['objects']} objects, {size(told['present_bytes'])} here"
+    if told["ready"] and told["reachable"]:
+        text = Text("● Ready to unplug", "bold green")
+    elif told["ready"]:
+        text = Text("◐ All here, but servers could not be asked for newer versions", "yellow")
+    else:
+        text = Text(f"○ Not ready: {told['count']} missing", "bold yellow")
+    text.append(f"  ·  {here}", "default not bold")
+    return text if automatic else text.append("  ·  walks on demand", "dim not bold")
+
+
+def walk_line(status: Mapping[str, Any]) -> Text:
+    """Say how far the walk is."""
+    what = "looking what there is" if status["phase"] == "status" else f"{status['files_left']} files to come"
+    text = Text.assemble(("Walking ", "bold cyan"), f"{status['percent']} %  ·  {what}")
+    if status["bytes_left"]:
+        text.append(f", {size(status['bytes_left'])}")
+    if status["seconds"] >= 1 and status["bytes"]:
+        text.append(f"  ·  {size(status['bytes'] / status['seconds'])}/s")
+    if status["eta"] is not None:
+        text.append(f"  ·  {age(status['eta'])} left")
+    return text
+
+
+def cache_line(usage: Mapping[str, Any]) -> Text:
+    """Say how much of the cache is hoarded and used, with a bar."""
+    whole = max(1, usage["size"])
+    hoarded = min(BAR, round(BAR * usage["hoarded_bytes"] / whole))
+    used = max(hoarded, min(BAR, round(BAR * usage["used"] / whole)))
+    return Text.assemble(
+        ("█" * hoarded, "green"),
+        ("▒" * (used - hoarded), "cyan"),
+        ("░" * (BAR - used), "dim"),
+        f" hoarded {size(usage['hoarded_bytes'])}, used {size(usage['used'])} of {size(usage['size'])}",
+    )
+
+
+def plan_line(plan: Mapping[str, Any]) -> str:
+    """Say in one line what a walk would do."""
+    fetched, evicted, lacking = plan["fetched"], plan["evicted"], plan["lacking"]
+    line = f"Plan: fetch {fetched['files']} ({size(fetched['bytes'])})"
+    if plan["unknown"]:
+        line += f", {plan['unknown']} of unknown size"
+    if evicted["files"]:
+        line += f" · {evicted['files']} would go ({size(evicted['bytes'])})"
+    if lacking["files"]:
+        line += f" · no room for {lacking['files']} ({size(lacking['bytes'])})"
+    return f"{line} · {size(plan['free'])} free"
+
+
+def _entry_row(entry: Entry) -> Sequence[Cell]:
+    here = "-" if not entry["objects"] else f"{100 * entry['present'] // entry['objects']} %"
+    state = entry["state"] if entry["bound"] or entry["state"] != "valid" else "no such name"
+    trouble = f" ({printable(entry['trouble'])})" if entry["trouble"] and entry["bound"] else ""
+    reach = _reach_of(entry)
+    return (
+        _rooted(entry["path"]),
+        str(entry["priority"]),
+        _REACH.get(reach, reach),
+        here,
+        "-" if entry["bytes"] is None else size(entry["bytes"]),
+        Text(f"{state}{trouble}", _STATES.get(state, "red")),
+        entry["profile"] or "you",
+    )
+
+
+def _profile_row(one: Mapping[str, Any]) -> Sequence[Cell]:
+    mistakes = one["mistakes"]
+    return (
+        printable(one["name"]),
+        Text("✓ on", "green") if one["enabled"] else Text("off", "dim"),
+        str(one["entries"]),
+        Text(printable(mistakes[0]), "red") if mistakes else "-",
+    )
+
+
+def _problem_row(what: str, one: Mapping[str, Any]) -> Sequence[Cell]:
+    return (
+        what,
+        _rooted(one["path"]),
+        "?" if one["size"] is None else size(one["size"]),
+        str(one["priority"]),
+        printable(one["why"]),
+    )
+
+
+def _rooted(path: str) -> str:
+    return f"/{printable(path).lstrip('/')}"
