@@ -178,6 +178,7 @@ class Cache:
 
     def close(self) -> None:
         """Leave the directory as it is; after `aclose` that was clean, else the next start recovers."""
+        self.containers.close()
         self._database.close()
         self._home.close()
 

@@ -20,8 +20,8 @@ class Keeper(Protocol):
     def at_end(self, act: Callable[[], None]) -> None:
         """Call `act` when no transaction is open."""
 
-    def forget(self, container: "Container") -> None:
-        """Note that its last user has left."""
+    def forget(self, container: "Container", descriptor: int) -> None:
+        """Note that its last user has left, and take the descriptor over."""
 
 
 class Container:
@@ -36,10 +36,11 @@ class Container:
         self.logged = False
         self.filling = False  # a fetch is streaming in
         self.saved = False  # it has a row, or had one
+        self.saved_size = 0  # bytes that the row counts
         self._keeper = keeper
         self._reserved = 0
         self._charge = 0
-        self._counted = True
+        self.counted = True
         self._progress = trio.lowlevel.ParkingLot()
         self._users = 1
         self._account()
@@ -153,18 +154,18 @@ class Container:
         self._account()
 
     def _account(self) -> None:
-        charge = max(self.present.total, self._reserved) if self._counted else 0
+        charge = max(self.present.total, self._reserved) if self.counted else 0
         self._keeper.used += charge - self._charge
         self._charge = charge
 
     def uncount(self) -> None:
         """Count nothing any more: the container has been released."""
-        self._counted = False
+        self.counted = False
         self._account()
 
     def recount(self) -> None:
         """Count again: the release was rolled back."""
-        self._counted = True
+        self.counted = True
         self._account()
 
     def unsave(self) -> None:
@@ -188,9 +189,8 @@ class Container:
 
     def _finish(self) -> None:
         if not self._users and self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self._keeper.forget(self)
+            descriptor, self.fd = self.fd, -1
+            self._keeper.forget(self, descriptor)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,9 @@ file is missing and the data is fetched again. The file of a container that a st
 only when the write-ahead log is on the disk (`bury`, called by durability): otherwise a record that power
 loss brings back would have lost its contents.
 
+Files that were read lately stay open without anybody (`_spare`): what is opened again and again needs neither
+row nor path. These are whole, clean and have a row; that they are dropped with it is all there is to see to.
+
 Ids are not reused while the program runs; `open` gives everyone the same `Container`, which lives until the
 last user has closed it, also after its row is gone: who opened a file goes on reading what he opened.
 """
@@ -27,7 +30,9 @@ last user has closed it, also after its row is gone: who opened a file goes on r
 import contextlib
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +48,8 @@ __all__ = ["Container", "ContainerSink", "Containers", "Grave"]
 
 logger = logging.getLogger(__name__)
 
+SPARE = 64
+"""Files that stay open without anybody."""
 COPY_INLINE = 1 << 20
 """Bytes that are copied without a thread: about half a millisecond."""
 
@@ -64,6 +71,7 @@ class Containers:
         self._directory = directory
         self._allow_growth = allow_growth
         self._open: dict[int, Container] = {}
+        self._spare: OrderedDict[int, tuple[int, int]] = OrderedDict()  # id: descriptor, length
         self._graves: list[Grave] = []
         self.reload()
 
@@ -115,6 +123,20 @@ class Containers:
         """Open a container that has a row. ContainerLost if its file is not what the row says."""
         if known := self._open.get(number):
             return known.share()
+        if spare := self._spare.pop(number, None):
+            descriptor, length = spare
+            found = os.fstat(descriptor)
+            if found.st_size != length or not found.st_nlink:
+                os.close(descriptor)
+                return self._open_anew(number)
+            self.used -= length
+            container = Container(self, number, descriptor, length, Extents((0, length)))
+            container.saved, container.saved_size = True, length
+            self._open[number] = container
+            return container
+        return self._open_anew(number)
+
+    def _open_anew(self, number: int) -> Container:
         row = self._database.row(
             "SELECT length, bytes, present, writing, logged FROM container WHERE id = ?", (number,)
         )
@@ -140,6 +162,7 @@ class Containers:
             Extents((0, length)) if present is None else Extents.unpack(present),
         )
         container.writing, container.logged, container.saved = bool(writing), bool(logged), True
+        container.saved_size = size
         self._open[number] = container
         return container
 
@@ -152,16 +175,34 @@ class Containers:
             is not None
         )
 
-    def forget(self, container: Container) -> None:
+    def forget(self, container: Container, descriptor: int) -> None:
         """Called by a container whose last user has left: its row counts for it again."""
-        del self._open[container.id]
+        number, length = container.id, container.length
+        del self._open[number]
+        released = not container.counted
         container.uncount()
+        clean = container.saved and not released and not container.writing and not container.logged
+        if clean and container.whole and container.saved_size == length:
+            self.used += length
+            self._spare[number] = descriptor, length
+            if len(self._spare) > SPARE:
+                os.close(self._spare.popitem(last=False)[1][0])
+            return
+        os.close(descriptor)
         if container.saved:
-            self.used += (
-                self._database.value("SELECT bytes FROM container WHERE id = ?", (container.id,)) or 0
-            )
+            self.used += self._database.value("SELECT bytes FROM container WHERE id = ?", (number,)) or 0
         else:
-            self._remove(container.id)
+            self._remove(number)
+
+    def _drop_spare(self, number: int) -> None:
+        spare = self._spare.pop(number, None)
+        if spare is not None:
+            os.close(spare[0])
+
+    def close(self) -> None:
+        """Close what nobody uses."""
+        while self._spare:
+            self._drop_spare(next(iter(self._spare)))
 
     def save(self, container: Container) -> None:
         """Write the row of an open container, as it is now. Inside a transaction."""
@@ -183,6 +224,9 @@ class Containers:
         if not container.saved:
             container.saved = True
             self._database.on_rollback(container.unsave)
+        if container.saved_size != container.present.total:
+            self._database.on_rollback(partial(setattr, container, "saved_size", container.saved_size))
+            container.saved_size = container.present.total
 
     def release(self, number: int) -> None:
         """Drop a container that nothing refers to any more.
@@ -200,6 +244,7 @@ class Containers:
         if row is None:
             return
         self._database.write("DELETE FROM container WHERE id = ?", (number,))
+        self._drop_spare(number)
         size, logged = row
         if container := self._open.get(number):
             container.uncount()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from realmfs.cache import Cache, CacheFull, Container, ContainerLost, Extents
+from realmfs.cache.containers import SPARE
 from tests.t4_cache.world import LIMITS, World
 
 SIZE = 64
@@ -345,3 +346,38 @@ async def test_discarded_bytes_leave_the_disk_after_the_sync(world: World) -> No
         assert blocks() < before
         assert container.read(0, 4097) == b"y" * 4096 + b"\0"
         assert container.read(size // 2, 1) == b"x"
+
+
+def test_a_file_read_lately_stays_open_and_goes_with_its_row(world: World) -> None:
+    cache = world.cache
+    containers = cache.containers
+    number = world.fetched(b"file", b"contents")
+    row = cache.objects.load(number)
+    assert row is not None
+    assert row.container is not None
+    used = containers.used
+    with containers.open(row.container):
+        pass
+    path = containers.path(row.container)
+    os.rename(path, path.with_name("elsewhere"))  # it is found without its path
+    with containers.open(row.container) as again:
+        assert again.read(0, 100) == b"contents"
+        assert again.whole
+        assert containers.used == used
+    os.rename(path.with_name("elsewhere"), path)
+    assert containers.used == used
+    with cache.transaction():
+        cache.objects.drop(number)
+    assert containers.used == used - len(b"contents")
+    with pytest.raises(ContainerLost):
+        containers.open(row.container)
+    assert not path.exists()
+
+
+def test_few_files_stay_open(world: World) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for place in range(3 * SPARE):
+        world.fetched(b"%d" % place, b"x")
+    assert len(os.listdir("/proc/self/fd")) <= before + SPARE
+    world.cache.containers.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
