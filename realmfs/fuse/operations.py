@@ -36,6 +36,7 @@ _NAME_LIMIT = 255
 _GROUP = os.getegid()
 _AT_ONCE = 256  # directory entries
 _SPARE = 8
+_ENTRIES = 8192  # attributes that stay in pyfuse3's form
 
 
 @functools.lru_cache(1024)
@@ -75,8 +76,9 @@ class Operations(pyfuse3.Operations):
         self._files = files
         # By handle of an open directory: its inode, and how many entries the kernel takes at once.
         self._directories: dict[int, tuple[int, int]] = {}
+        self._entry = functools.lru_cache(_ENTRIES)(self._make_entry)  # pyfuse3 copies what it is given
 
-    def _entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
+    def _make_entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(attr.ino)
         entry.st_mode = pyfuse3.ModeT(attr.mode)
