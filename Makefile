@@ -3,13 +3,14 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow soak lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   an embedded realm, a mount, and a tour through it"
 	@echo "make test   lint and every test, ring by ring"
 	@echo "make test-slow  the tests that take minutes: Python's own, on a mount"
+	@echo "make soak   the promises, 1000 random runs with crashes (REALMFS_SEED=N repeats one)"
 	@echo "make lint   formatting, types, who may know whom"
 	@echo "make bench  measure against peers, as ratios"
 
@@ -25,6 +26,9 @@ test: lint
 
 test-slow: $(VENV)/.ready
 	REALMFS_SLOW=1 $(RUN) -m pytest -q -m slow tests
+
+soak: $(VENV)/.ready
+	REALMFS_SLOW=1 REALMFS_SOAK=$${REALMFS_SOAK:-1000} $(RUN) -m pytest -q -s --timeout 3600 tests/promises
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
