@@ -105,18 +105,26 @@ class Core:
         now = trio.current_time()
         if self._primary in slots and now < self._primary_until:
             return self._primary
+        self.prefer(self.fastest(slots))
+        return self._primary
+
+    def fastest(self, slots: Collection[int]) -> int:
+        """Return the slot of the server, among these, that has lately answered fastest, or about as fast."""
         times = {slot: self._expected_time(slot) for slot in slots}
         best = min(times.values())
-        self._primary = random.choice([s for s, time in times.items() if time <= best * PRIMARY_MARGIN])
-        self._primary_until = now + PRIMARY_KEPT
-        return self._primary
+        return random.choice([s for s, time in times.items() if time <= best * PRIMARY_MARGIN])
+
+    def prefer(self, slot: int) -> None:
+        """Take data from a server for a while, if possible."""
+        self._primary = slot
+        self._primary_until = trio.current_time() + PRIMARY_KEPT
 
     def _expected_time(self, slot: int) -> float:
         server = self.servers[slot]
         if server.state is not State.UP:
             return 10.0
         round_trip, bandwidth = server.round_trip, server.bandwidth
-        return (round_trip or 0.0) + (TYPICAL_SIZE / bandwidth if bandwidth else 0.0)
+        return max(round_trip or 0.0, server.usual or 0.0) + (TYPICAL_SIZE / bandwidth if bandwidth else 0.0)
 
     async def ask(
         self, call: Call, user: int, patience: Patience, replicas: Sequence[Replica] | None = None
@@ -135,7 +143,7 @@ class Core:
         """
         codes = []
         for slot, answer in answers.items():
-            if answer.heard or answer.code is Code.ERETRY:
+            if answer.heard or (answer.code is Code.ERETRY and self.servers[slot].available):
                 codes.append(answer.code)
             elif answer.code is Code.ETIMEDOUT and self.servers[slot].available:
                 if patience.left <= 0:

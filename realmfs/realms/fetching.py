@@ -11,20 +11,24 @@ Large files come in pieces. From the second on only the primary is asked: with a
 first compares the version (EAGAIN if it differs), so each piece is known to be of the one version. That is
 also why, when the primary dies, another server of equal version can go on exactly where it stopped, but for
 the first piece: there the dead server never said which version it was sending, and the piece begins anew.
+What is done about a server that is slow to begin, or stalls, stands in `delivery`.
 
 Counts obey vice.md §5.2: whole objects from 0 with count "to the end", pieces with their exact size, never
 a piece beyond the end, never of directories and symlinks.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from realmfs.realms.core import Core
+import trio
+
+from realmfs.realms.core import FIRST_PAUSE, Core
+from realmfs.realms.delivery import Delivery
 from realmfs.realms.reading import agree, get_attr, parse
-from realmfs.realms.round import Call, Patience
+from realmfs.realms.round import Answers, Call, Patience
+from realmfs.realms.server import State
 from realmfs.realms.types import Attributes, SinkAt
-from realmfs.rpc2.transfer import Sink
 from realmfs.vice.calls import WHOLE, Fetch, FetchPartial
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, Order, VersionVector
@@ -35,6 +39,8 @@ PIECE = 4 << 20
 SOMEBODY_ELSE = 0xFFFFFFFF
 """As PrimaryHost: an address no server has, so the server sends status only. (0 = send the data.)"""
 MAX_LENGTH = 1 << 32
+COMPLETIONS = 3
+"""How often those are asked again who have not said which version they have."""
 
 
 class VersionChangedError(CodaError):
@@ -43,37 +49,6 @@ class VersionChangedError(CodaError):
     def __init__(self, attributes: Attributes) -> None:
         super().__init__(Code.EAGAIN, "the object has changed on the servers")
         self.attributes = attributes
-
-
-class _Arrival:
-    """Passes on what arrives, at most `limit` bytes; counts it and notes the progress."""
-
-    def __init__(self, sink: Sink, patience: Patience, limit: int) -> None:
-        self._sink = sink
-        self._patience = patience
-        self._limit = limit
-        self._refusal: OSError | None = None
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes. What is raised fails the transfer.
-
-        ValueError when a server sends too many; OSError when there is no room for them here.
-        """
-        self.size += len(data)
-        if self.size > self._limit:
-            raise ValueError(f"more than {self._limit} bytes arrive")
-        try:
-            self._sink.write(data)
-        except OSError as error:
-            self._refusal = error
-            raise
-        self._patience.progress()
-
-    def check(self) -> None:
-        """Raise as CodaError what our own disk refused: no other server can help that."""
-        if self._refusal is not None:
-            raise CodaError.from_oserror(self._refusal)
 
 
 @dataclass(slots=True)
@@ -156,12 +131,38 @@ class Transfer:
             piggy_cop2=piggy,
         ).pack()
 
-    def _arrival(self, offset: int, end: int | None) -> _Arrival:
-        return _Arrival(self.sink_at(offset), self.patience, (MAX_LENGTH if end is None else end) - offset)
+    def _delivery(
+        self, at: int, end: int | None, body: Callable[[int, int], bytes], group: Sequence[int]
+    ) -> Delivery:
+        """Return how a piece is brought by one of these slots, and the others if it stalls."""
+
+        def rivals() -> list[int]:
+            servers = self.core.servers
+            return [slot for slot in group if slot not in self.failed and servers[slot].state is State.UP]
+
+        return Delivery(
+            self.core,
+            self.user,
+            self.patience,
+            opcode=FetchPartial.OPCODE if self._partial() else Fetch.OPCODE,
+            body=body,
+            rivals=rivals,
+            sink=self.sink_at(at),
+            at=at,
+            end=self.length if end is None else end,
+            limit=MAX_LENGTH if end is None else end,
+            known=self.vv is not None and at > 0,
+        )
 
     def _fails(self, slot: int, reason: str) -> None:
         log.info("%s: %s fails: %s", self.fid, self.core.servers[slot], reason)
         self.failed.add(slot)
+
+    def _moved_to(self, slot: int) -> None:
+        """Go on at the server that was quicker than the one chosen."""
+        if slot != self.primary:
+            self.primary = slot
+            self.core.prefer(slot)
 
     def _choose(self, slots: Collection[int]) -> int:
         """Return the slot to take data from, the same as before if possible.
@@ -183,25 +184,42 @@ class Transfer:
         core = self.core
         members = core.members()
         primary = self._choose([replica.slot for replica in members])
+        others = [replica for replica in members if replica.slot != primary] if ask_all else []
         if not ask_all:
-            members = [replica for replica in members if replica.slot == primary]
             await core.flush_cop2(self.patience)
-        arrival = self._arrival(offset, end)
-        piggy, batch = core.piggy()
-        data = self._request(offset, end, 0, piggy)
-        status_only = self._request(offset, end, SOMEBODY_ELSE, piggy)
-        bodies = {replica.slot: data if replica.slot == primary else status_only for replica in members}
-        opcode = FetchPartial.OPCODE if self._partial() else Fetch.OPCODE
-        answers = await core.ask(
-            Call(opcode, data, bodies, sinks={primary: arrival}), self.user, self.patience, members
+        piggy, batch = core.piggy() if ask_all else (b"", [])
+        delivery = self._delivery(
+            offset,
+            end,
+            lambda _, at: self._request(at, end if at == offset else end or self.length, 0, piggy),
+            [replica.slot for replica in members],
         )
-        arrival.check()
+        answers: Answers = {}
+
+        async def ask_others() -> None:
+            call = Call(delivery.opcode, self._request(offset, end, SOMEBODY_ELSE, piggy))
+            answers.update(await core.ask(call, self.user, self.patience, others))
+
+        async with trio.open_nursery() as nursery:
+            if others:
+                nursery.start_soon(ask_others)
+            source = await delivery.run(primary)
+        delivery.check()
+        answers |= delivery.answers
+        if source.slot not in answers:
+            self._fails(source.slot, "it stalls, having sent a part of nobody knows which version")
+            return Code.ERETRY
+        if ask_all:
+            await self._complete(
+                answers, source.slot, Call(delivery.opcode, self._request(offset, end, SOMEBODY_ELSE))
+            )
+        self._moved_to(source.slot)
+        primary = source.slot
         statuses = {slot: reply.status for slot, reply in parse(core, answers, FetchPartial.Reply).items()}
         answer = answers[primary]
         lost = answer.code is not Code.SUCCESS and not answer.heard
-        if (
-            lost and answer.code is not Code.ERETRY
-        ):  # a server that forgot us, or whose tunnel broke, is there
+        if lost and answer.code is not Code.ERETRY:
+            # One that forgot us, or whose tunnel broke, is there.
             self._fails(primary, answer.code.name)
         if (lost and self.vv is not None) or (answer.code is Code.EAGAIN and offset):
             # A piece beyond the end of what has become shorter fails like a broken transfer (vice.md §5.2).
@@ -210,7 +228,8 @@ class Transfer:
         if isinstance(agreed, Code):
             return Code.ERETRY if lost and agreed in (Code.EIO, Code.ETIMEDOUT) else agreed
         core.cop2.delivered(batch)
-        self.dominant = agreed.dominant
+        # Without asking all: the caller's promise says that their versions are equal; each piece is checked.
+        self.dominant = agreed.dominant if ask_all else tuple(replica.slot for replica in members)
         if primary not in agreed.dominant:
             self._check(Attributes(statuses[agreed.chosen], False))
             self.primary = agreed.chosen if agreed.chosen not in self.failed else None
@@ -218,10 +237,29 @@ class Transfer:
         attributes = Attributes(statuses[primary], agreed.promised)
         self._check(attributes)
         expected = (attributes.status.length if end is None else end) - offset
-        if arrival.size != expected:
-            self._fails(primary, f"{arrival.size} bytes came instead of {expected}")
+        if delivery.at - offset != expected:
+            self._fails(primary, f"{delivery.at - offset} bytes came instead of {expected}")
             return Code.ERETRY
         return attributes
+
+    async def _complete(self, answers: Answers, source: int, call: Call) -> None:
+        """Ask again who has not answered although it is there: the version it has counts, too.
+
+        That is cheaper than to fetch the data again. Who has been slow, or was lost and found, is among them.
+        """
+        core = self.core
+        for attempt in range(COMPLETIONS):
+            left = [
+                replica
+                for replica in core.replicas
+                if replica.server.available
+                and replica.slot != source
+                and (replica.slot not in answers or answers[replica.slot].code is Code.ERETRY)
+            ]
+            if not left or not self.patience.left:
+                return
+            await trio.sleep(FIRST_PAUSE * (attempt > 0))
+            answers |= await core.ask(call, self.user, self.patience, left)
 
     # the others: from one server that has checked the version
 
@@ -230,13 +268,15 @@ class Transfer:
         core = self.core
         await core.flush_cop2(self.patience)
         slot = self._choose(self.dominant)
-        arrival = self._arrival(at, end)
-        call = Call(FetchPartial.OPCODE, self._request(at, end, 0), sinks={slot: arrival})
-        replica = next(replica for replica in core.replicas if replica.slot == slot)
-        answers = await core.ask(call, self.user, self.patience, [replica])
-        arrival.check()
-        at += arrival.size
-        answer = answers[slot]
+        delivery = self._delivery(at, end, lambda _, at: self._request(at, end, 0), self.dominant)
+        source = await delivery.run(slot)
+        delivery.check()
+        at, slot = delivery.at, source.slot
+        self._moved_to(slot)
+        answer = delivery.answers.get(slot)
+        if answer is None:  # only the reply is missing, and the server has compared the version
+            self._fails(slot, "it does not reply")
+            return at
         if not answer.heard:
             if not self.patience.left:
                 raise CodaError(Code.EWOULDBLOCK if core.servers[slot].available else Code.ETIMEDOUT)

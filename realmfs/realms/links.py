@@ -62,6 +62,11 @@ class Link:
         """Whether a call is under way."""
         return self._scope is not None
 
+    @property
+    def told_busy(self) -> bool:
+        """Whether the server has said, to the call under way, that it is at work."""
+        return self.connection.told_busy
+
     def abort(self, code: int) -> None:
         """End the call under way, if any, with `code`."""
         if self._scope is not None:

@@ -5,12 +5,14 @@ seconds. A server that has not answered by then stays in the result as ETIMEDOUT
 have executed the call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 from realmfs.realms.context import Context
+from realmfs.realms.links import Link
 from realmfs.realms.server import Answer, RefusedError, Server
 from realmfs.realms.volume import Replica
 from realmfs.rpc2.transfer import Sink, Source
@@ -29,6 +31,8 @@ class Call:
     bodies: Mapping[int, bytes] = field(default_factory=dict)
     source: Source | None = None
     sinks: Mapping[int, Sink] = field(default_factory=dict)
+    began: Mapping[int, Callable[[Link], None]] = field(default_factory=dict)
+    """Who is told, by slot, that the request is about to go out on a link."""
     reintegrating: bool = False
     strict: bool = False
     """Not to be made as nobody if a server refuses the user's token."""
@@ -37,30 +41,35 @@ class Call:
 class Patience:
     """How long a public call may wait: `seconds` from its start, or from the last progress of its data."""
 
-    __slots__ = ("_scope", "deadline", "seconds")
+    __slots__ = ("_scopes", "deadline", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.deadline = trio.current_time() + seconds
-        self._scope: trio.CancelScope | None = None
+        self._scopes: set[trio.CancelScope] = set()
 
     @property
     def left(self) -> float:
         """Seconds to the end as it stands."""
         return max(self.deadline - trio.current_time(), 0.0)
 
-    def scope(self) -> trio.CancelScope:
-        """Return a cancel scope that ends with this patience. Only the newest one moves with progress."""
-        self._scope = trio.CancelScope(deadline=self.deadline)
-        return self._scope
+    @contextmanager
+    def scope(self) -> Iterator[trio.CancelScope]:
+        """Open a cancel scope that ends with this patience, and moves along with progress."""
+        with trio.CancelScope(deadline=self.deadline) as scope:
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
 
     def progress(self) -> None:
         """Note that data has advanced. Moving a deadline is not free, so it is moved in steps."""
         deadline = trio.current_time() + self.seconds
         if deadline - self.deadline > self.seconds / 20:
             self.deadline = deadline
-            if self._scope is not None:
-                self._scope.deadline = deadline
+            for scope in self._scopes:
+                scope.deadline = deadline
 
 
 async def ask(
@@ -83,6 +92,7 @@ async def ask(
                 call.bodies.get(slot, call.body),
                 source=call.source,
                 sink=call.sinks.get(slot),
+                began=call.began.get(slot),
                 reintegrating=call.reintegrating,
                 strict=call.strict,
             )

@@ -28,6 +28,7 @@ be bound it is down.
 
 import enum
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -51,6 +52,10 @@ from realmfs.vice.tokens import Token
 from realmfs.vice.types import FILE_SUBSYSTEM, Fid
 
 log = logging.getLogger(__name__)
+
+
+LATELY = 60.0
+"""Seconds for which a measured time to the first data counts."""
 
 
 class State(enum.Enum):
@@ -107,6 +112,8 @@ class Server:
         self.reason = ""
         """Why it is down, for people."""
         self.back_probes = 0
+        self.helps = 0
+        """How many stalled transfers of other servers it takes over at present (delivery.py)."""
         self.fetches_partially: bool | None = None
         self.ours: bool | None = None
         """Whether it runs realmfs, too, as its handshake said; None: not met yet."""
@@ -118,6 +125,7 @@ class Server:
         self._just_naked = False
         self._callback: ServerConnection | None = None
         self._contact = trio.Lock()
+        self._usual = (0.0, -inf)
 
     def __repr__(self) -> str:
         return f"<Server {self} of {self.realm}, {self.state.value}>"
@@ -153,6 +161,18 @@ class Server:
         return self._context.endpoint.estimate(self.channel.peer).bandwidth
 
     @property
+    def usual(self) -> float | None:
+        """Seconds that it has lately taken to begin sending data; None: none was asked for lately."""
+        seconds, when = self._usual
+        return seconds if trio.current_time() - when < LATELY else None
+
+    def answered_in(self, seconds: float) -> None:
+        """Take in how long data was waited for."""
+        usual = self.usual
+        seconds = seconds if usual is None else usual + (seconds - usual) / 4
+        self._usual = (seconds, trio.current_time())
+
+    @property
     def last_heard(self) -> float | None:
         """When anything came from it (trio's clock)."""
         return self._context.endpoint.last_heard(self.channel.peer)
@@ -177,11 +197,13 @@ class Server:
         *,
         source: Source | None = None,
         sink: Sink | None = None,
+        began: Callable[[Link], None] | None = None,
         reintegrating: bool = False,
         strict: bool = False,
     ) -> Answer:
         """Make one call as `user` and judge the server by the outcome; what fails is a code.
 
+        `began` is told the link just before the request goes out.
         `strict`: do not go on as nobody if the user's token has expired or is refused; raises RefusedError.
         """
         try:
@@ -189,6 +211,9 @@ class Server:
         except RpcError as error:
             return self._answer(int(error.code), b"", None, reintegrating)
         epoch, breaks = self.epoch, self._context.breaks
+        link.started = trio.current_time()
+        if began is not None:
+            began(link)
         try:
             code, reply = await link.call(opcode, body, source, sink)
         finally:
@@ -389,6 +414,15 @@ class Server:
             return False
         self.links.adopt(link)
         return True
+
+    async def rebind(self, user: int) -> None:
+        """Make a new connection for a user in the place of one that had to be given up."""
+        token = usable(self._owner.token(user))
+        try:
+            link = await self._introduced(user if token else ANYUSER, token)
+        except RpcError:
+            return
+        self.links.adopt(link)
 
     async def try_again(self) -> None:
         """Try one that is down, now."""

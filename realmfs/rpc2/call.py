@@ -50,6 +50,8 @@ class ClientLink(FileLink):
         self.ours = False
         """Whether the server runs this very program (`handshake`)."""
         self.calling = False
+        self.told_busy = False
+        """Whether BUSY came in answer to this call, or the last one."""
         self._sequence = sequence
         self._announced = not side_effects
         self._opcode = 0
@@ -94,6 +96,7 @@ class ClientLink(FileLink):
         elif sink is not None:
             self.transfer = SinkTransfer(self, sink, self._sequence, 0, now)
         self.calling = True
+        self.told_busy = False
         self._attempt = 0
         self._give_up = give_up
         self._transmit(now)
@@ -130,6 +133,7 @@ class ClientLink(FileLink):
             self._receive_reply(header, body, now)
         elif opcode == OP_BUSY:
             self.hub.counters["busy"] += 1
+            self.told_busy = True
             self._leave_alone(now)
 
     def transfer_done(self, now: float) -> None:

@@ -59,6 +59,11 @@ class Connection:
         return self._link.usable
 
     @property
+    def told_busy(self) -> bool:
+        """Whether the server has answered the call under way, or the last one, with BUSY."""
+        return self._link.told_busy
+
+    @property
     def ours(self) -> bool:
         """Whether the server runs realmfs, too: it said so, in a packet that only it can have sealed."""
         return self._link.ours
