@@ -506,6 +506,7 @@ async def test_starts_without_network(tmp_path: Path, autojump_clock: trio.abc.C
         await a.write(f"{ROOT}/d/f", b"x")
         await a.drained()
         await b.read(f"{ROOT}/d/f")
+        await trio.sleep(1)  # readers are served while data arrives; then it is kept
         await b.kill()
         b.offline()
         await b.start()
