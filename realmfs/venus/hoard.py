@@ -242,6 +242,7 @@ class Hoard:
         async with self._walking:
             walk = await self._prepare(fetch=False)
             await walk.status()
+            await walk.again()
             await walk.settle()
             self.survey = await self._surveyor.survey(self.contexts)
             return self.survey

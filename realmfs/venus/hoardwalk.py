@@ -304,12 +304,13 @@ class Walk:
     # -- files and links -------------------------------------------------------------------------------
 
     async def _file(self, context: Context, node: Node) -> None:
-        if node.status is not None and not node.valid and not node.stale:
+        if node.status is not None and not node.valid:
             await self._means.validator.status(node, context.entry.uid)
             node = self._core.nodes.get(node.volume, node.fid)
-        if self.complete(node) or node.ours:
+        if self._means.binder.has_data(node) or node.ours:
             with self._core.cache.transaction():
                 self._means.binder.claim(context, node)
+            self._settled(context, node)
             return
         known = node.status is not None and not node.stale
         roomy = self._core.cache.replacement.fits(size=AT_ONCE * SMALL, objects=AT_ONCE)
@@ -322,8 +323,13 @@ class Walk:
                 self._means.binder.claim(context, node)
         if node.status is not None and node.type is ObjectType.SYMLINK:
             await self._means.fetcher.link(node, context.entry.uid)
-        elif not self.complete(node):
+        elif not self._means.binder.has_data(node):
             self._lacks(context, node)
+
+    def _settled(self, context: Context, node: Node) -> None:
+        """What is here, but not promised, is asked for again: its replicas may be becoming equal just now."""
+        if not node.valid and not node.ours:
+            self._unanswered.append(context)
 
     def _lacks(self, context: Context, node: Node) -> None:
         self._lacking.append(context)
@@ -332,8 +338,9 @@ class Walk:
 
     async def _bring(self, context: Context, node: Node) -> None:
         await self._means.gatherer.bring(node, context.entry.uid, self._claims(context))
-        if self.complete(node):
+        if self._means.binder.has_data(node):
             self._came(node)
+            self._settled(context, node)
 
     def _came(self, node: Node) -> None:
         self.progress.files += 1
@@ -392,7 +399,8 @@ class Walk:
             await trio.sleep(pause)
             self._unanswered.clear()
             await self.status()
-            await self.data()
+            if self._fetch:
+                await self.data()
 
     def _lost(self) -> int:
         """Count how often all promises of a server were lost."""
@@ -400,11 +408,13 @@ class Walk:
 
     async def _data(self, context: Context) -> None:
         node = self._means.binder.node(context)
-        if node is None or node.gone or self.complete(node):
+        if node is None or node.gone:
             return
         length = node.status.length if node.status is not None else 0
         try:
-            if self._hopeless is not None and self._is_hopeless(context.priority, length):
+            if self._means.binder.has_data(node):
+                return
+            if self._is_hopeless(context.priority, length):
                 raise CacheFull("the cache is full of what is more important")
             if length <= SMALL:
                 await self._bring(context, node)
@@ -430,6 +440,7 @@ class Walk:
         with self._core.cache.transaction():
             self._means.binder.claim(context, node)
         self._came(node)
+        self._settled(context, node)
 
     # -- settling --------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import trio
 
 from realmfs.cache.hoard import Expand
 from realmfs.cache.limits import Limits
+from realmfs.realms import reading
+from realmfs.realms.core import Core
+from realmfs.realms.round import Answers
 from realmfs.server.mounts import make_mount
 from realmfs.venus.hoardcontext import State
 from realmfs.venus.hoardlanguage import Wish
@@ -565,4 +569,28 @@ async def test_a_server_that_goes_and_comes_during_a_walk(
             await here.realm.stop()
             await here.realm.start(here.nursery)
         assert outcomes[0].survey.ready, outcomes[0].survey.reasons()
+        await all_here(client, contents)
+
+
+async def test_what_is_not_promised_at_once_is_asked_for_again(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas of what was just written become equal only with the second phase: no promise until then."""
+    stands, begun = reading.promise_stands, trio.current_time()
+
+    def later(core: Core, answers: Answers, given: Mapping[int, bool]) -> bool:
+        return trio.current_time() > begun and stands(core, answers, given)
+
+    monkeypatch.setattr(reading, "promise_stands", later)
+    async with world(tmp_path) as here:
+        _, contents = await tree(here, 150)
+        client = await here.client()
+        await client.venus.hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        begun = trio.current_time() + 3.5
+        here.realm.counted()
+        outcome = await client.venus.hoard.walk()
+        assert outcome.survey.ready, outcome.survey.reasons()
+        assert outcome.files == 150 + 3, "nothing came twice"
+        calls = here.realm.counted()
+        assert calls[FetchPartial.OPCODE] + calls[Fetch.OPCODE] <= 2 * outcome.files
         await all_here(client, contents)
