@@ -4,13 +4,17 @@ The result is a list of edits for each replica (conflicts.md §5.1, `comparedirs
 
     removals, then renames, then creations, then attributes
 
+A reference server checks all edits of one Repair against the directory as it was *before* the first of them,
+and does not survive a rename of a name that is not there. So edits that build on one another go in several
+Repairs (`rounds`), one after the other; the directory stays marked meanwhile.
+
 One name may mean different objects at different servers: two clients have made one each. In a union the
 object at the first of them keeps the name, and each other gets one of its own. An object with different names
 at different servers has been renamed in two ways: the first one's name is taken. What one server lacks it
 gets; contents come by the resolution of each object afterwards, since a fresh one is empty and nobody's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from realmfs.vice.acl import AccessList
@@ -24,6 +28,10 @@ _CREATE = {
     ObjectType.DIRECTORY: RepairOp.CREATE_DIRECTORY,
     ObjectType.SYMLINK: RepairOp.CREATE_SYMLINK,
 }
+
+_ATTRIBUTES = frozenset(
+    {RepairOp.SET_ACL, RepairOp.SET_NEGATIVE_ACL, RepairOp.SET_MODE, RepairOp.SET_OWNER, RepairOp.SET_MTIME}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +171,78 @@ def _attribute_edits(view: ReplicaView, model: ReplicaView) -> list[RepairComman
     if view.owner != model.owner:
         commands.append(RepairCommand(RepairOp.SET_OWNER, parameters=(model.owner, 0, 0, 0, 0)))
     return commands
+
+
+class MisfitError(ValueError):
+    """An edit that does not fit the directory it is for; the text says which."""
+
+
+def rounds(
+    views: list[ReplicaView], sections: Sequence[ReplicaRepair], directory: tuple[int, int]
+) -> list[list[ReplicaRepair]]:
+    """Return the edits in as many Repairs as they need, each with a section for every replica.
+
+    Raises MisfitError for what a server would refuse, or die of.
+    """
+    known = {view.volume: view for view in views}
+    split = {}
+    for section in sections:
+        view = known.get(section.volume)
+        if view is None:
+            raise MisfitError(f"no server that is up has the replica {section.volume:x}")
+        if section.volume in split:
+            raise MisfitError(f"the replica {section.volume:x} has two sections")
+        split[section.volume] = _split(view, section, directory)
+    count = max((len(steps) for steps in split.values()), default=0)
+    return [
+        [
+            ReplicaRepair(view.volume, tuple(steps[index]) if index < len(steps) else ())
+            for view in views
+            for steps in [split.get(view.volume, [])]
+        ]
+        for index in range(count)
+    ]
+
+
+def _split(
+    view: ReplicaView, section: ReplicaRepair, directory: tuple[int, int]
+) -> list[list[RepairCommand]]:
+    names = dict(view.names)
+    steps: list[list[RepairCommand]] = [[]]
+    touched: set[object] = set()
+    for command in section.commands:
+        uses: set[object] = set()
+        if command.op not in _ATTRIBUTES:
+            uses |= {command.name, command.new_name} - {b""}
+        if command.op in (*_CREATE.values(), RepairOp.CREATE_LINK):
+            uses.add(command.fid[1:])
+        if not uses.isdisjoint(touched):
+            steps.append([])
+            touched = set()
+        _follow(names, command, directory)
+        steps[-1].append(command)
+        touched |= uses
+    return steps if steps[-1] else steps[:-1]
+
+
+def _follow(names: dict[bytes, tuple[int, int]], command: RepairCommand, directory: tuple[int, int]) -> None:
+    """Do an edit to the names. Raises MisfitError."""
+    op, name = command.op, command.name
+    if op in (RepairOp.REMOVE, RepairOp.REMOVE_DIRECTORY, RepairOp.MOVE):
+        if name not in names:
+            raise MisfitError(f"there is no {name.decode(errors='replace')} to {op.name.lower()}")
+        fid = names.pop(name)
+        if op is not RepairOp.MOVE and fid[0] % 2 != (op is RepairOp.REMOVE_DIRECTORY):
+            raise MisfitError(f"{name.decode(errors='replace')} is of the other kind")
+        if op is RepairOp.MOVE:
+            if command.parameters[1:] != (*directory, *directory):
+                raise MisfitError("names are moved within the directory only")
+            _take(names, command.new_name, fid)
+    elif op not in _ATTRIBUTES:
+        _take(names, name, (command.fid.vnode, command.fid.unique))
+
+
+def _take(names: dict[bytes, tuple[int, int]], name: bytes, fid: tuple[int, int]) -> None:
+    if name in names:
+        raise MisfitError(f"{name.decode(errors='replace')} is there already")
+    names[name] = fid

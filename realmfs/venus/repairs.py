@@ -23,7 +23,7 @@ from realmfs.rpc2.transfer import BytesSource, Source
 from realmfs.venus.copies import Copies, free_name
 from realmfs.venus.face import Caller
 from realmfs.venus.flight import Contents
-from realmfs.venus.merge import Merge, ReplicaView, merge, union
+from realmfs.venus.merge import Merge, MisfitError, ReplicaView, merge, rounds, union
 from realmfs.venus.node import Node
 from realmfs.venus.operation import Tools
 from realmfs.venus.versions import Version, Versions
@@ -149,10 +149,16 @@ class Repairer:
         created: Sequence[tuple[int, int]],
     ) -> None:
         group = self._core.group(node.volume)
-        data = pack_repair(sections)
-        newest = _newest(await self._candidates(caller, node))
-        status = replace(await self._status(newest), length=len(data))
-        await self._repair(caller, node, status, BytesSource(data))
+        candidates = await self._candidates(caller, node)
+        views = [await self._view(one, caller) for one in candidates]
+        try:
+            steps = rounds(views, sections, (node.fid.vnode, node.fid.unique))
+        except MisfitError as error:
+            raise CodaError(Code.EINVAL, str(error)) from error
+        newest = await self._status(_newest(candidates))
+        for step in steps or [[]]:
+            data = pack_repair(step)
+            await self._repair(caller, node, replace(newest, length=len(data)), BytesSource(data))
         await self._unmark(caller, node, group)
         await self._fill(node, group, created)
 

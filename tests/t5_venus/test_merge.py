@@ -1,12 +1,14 @@
 """What makes the replicas of a directory equal: done to each, the edits leave the same names everywhere."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.venus.copies import free_name
-from realmfs.venus.merge import ReplicaView, merge, union
+from realmfs.venus.merge import MisfitError, ReplicaView, merge, rounds, union
 from realmfs.vice.acl import AccessList
 from realmfs.vice.detours import is_fatal
+from realmfs.vice.fixfile import parse_fix_file
 from realmfs.vice.log import Create
 from realmfs.vice.repair import RepairOp, ReplicaRepair
 from realmfs.vice.types import Fid, ObjectType, StoreId
@@ -112,3 +114,49 @@ def test_a_free_name_is_free_short_and_survived_by_servers(name: bytes, taken: s
             Create(mtime=0, store_id=StoreId(0, 0), parent=nothing, name=fresh, owner=0, mode=0, fid=nothing)
         )
         taken = taken | {fresh}
+
+
+@given(st.lists(listings(), min_size=2, max_size=3), st.integers(0, 2))
+def test_each_repair_fits_the_directory_as_it_was_before_it(
+    found: list[dict[bytes, tuple[int, int]]], model: int
+) -> None:
+    """Reference servers check all edits first, and die of a rename of what is not there."""
+    views = [view(slot, listing) for slot, listing in enumerate(found)]
+    target = union(views, free_name) if model == 2 else found[model]
+    plan = merge(views, target, views[0], types(views), VOLUME, DIRECTORY)
+    left = [dict(listing) for listing in found]
+    for step in rounds(views, plan.sections, DIRECTORY):
+        assert [section.volume for section in step] == [one.volume for one in views]
+        for slot, section in enumerate(step):
+            before = dict(left[slot])
+            for command in section.commands:
+                if command.op in (RepairOp.REMOVE, RepairOp.REMOVE_DIRECTORY, RepairOp.MOVE):
+                    assert command.name in before
+                if command.op is RepairOp.MOVE:
+                    assert command.new_name not in before
+                if command.op is RepairOp.CREATE_LINK:
+                    assert command.fid[1:] in before.values()
+                elif command.op in (RepairOp.CREATE_FILE, RepairOp.CREATE_DIRECTORY):
+                    assert command.name not in before
+            left[slot] = apply(before, section)
+    assert left == [dict(target)] * len(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mv gone new 7f000000 1 1 1 1",
+        "mv a b 7f000000 1 1 1 1",
+        "mv a new 7f000000 1 1 3 1",
+        "removefsl gone",
+        "removed a",
+        "createf b 7f000000 6 1",
+        "removefsl a\n removefsl a",
+    ],
+)
+def test_edits_that_do_not_fit_are_not_sent(text: str) -> None:
+    views = [view(1, {b"a": (2, 1), b"b": (4, 1)}), view(2, {})]
+    with pytest.raises(MisfitError):
+        rounds(views, parse_fix_file(f"replica s1 1\n{text}"), DIRECTORY)
+    with pytest.raises(MisfitError):
+        rounds(views, parse_fix_file("replica s9 9\nremovefsl a"), DIRECTORY)
