@@ -122,6 +122,7 @@ class Daemon:
                 await above.start(realms.run)
                 await above.start(venus.run)
                 facts = DaemonFacts(cache, realms, _texts(settings), self._end)
+                facts.callbacks_held = venus.callbacks_held
                 control = ControlServer(
                     settings.socket,
                     venus,

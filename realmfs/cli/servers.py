@@ -25,10 +25,20 @@ def command(client: Client, check: bool, as_json: bool) -> None:
             server["state"],
             "-" if server["round_trip"] is None else f"{server['round_trip'] * 1000:.1f} ms",
             "-" if server["bandwidth"] is None else f"{size(server['bandwidth'])}/s",
+            str(server["callbacks"]),
             "-" if server["last_heard"] is None else f"{age(server['last_heard'])} ago",
             server["reason"] or server["protection"],
         )
         for server in servers
     ]
-    head = ("REALM", "ADDRESS", "STATE", "ROUND TRIP", "BANDWIDTH", "HEARD", "PROTECTION, OR WHY DOWN")
+    head = (
+        "REALM",
+        "ADDRESS",
+        "STATE",
+        "ROUND TRIP",
+        "BANDWIDTH",
+        "CALLBACKS",
+        "HEARD",
+        "PROTECTION, OR WHY DOWN",
+    )
     print_table(head, rows, "No server is known. Try: realmfs ls REALM")

@@ -58,6 +58,8 @@ class DaemonFacts:
     ) -> None:
         """`end(force)` begins the end of the daemon."""
         self.kernel: Kernel | None = None
+        self.callbacks_held: Callable[[Server], int] = lambda server: 0
+        """How many promises of a server stand."""
         self._cache = cache
         self._realms = realms
         self._settings = settings
@@ -126,7 +128,7 @@ class DaemonFacts:
         """Return the servers, after asking each if `check`."""
         if check:
             await self._realms.check()
-        return [_server(server) for server in self._realms.servers()]
+        return [_server(server, self.callbacks_held(server)) for server in self._realms.servers()]
 
     def volumes(self) -> list[messages.VolumeInfo]:
         """Return the volumes known here; not the single replicas that conflicts were looked at in."""
@@ -262,7 +264,7 @@ def _address(address: tuple[str, int]) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def _server(server: Server) -> messages.ServerInfo:
+def _server(server: Server, callbacks: int) -> messages.ServerInfo:
     heard = server.last_heard
     return messages.ServerInfo(
         realm=server.realm,
@@ -275,6 +277,7 @@ def _server(server: Server) -> messages.ServerInfo:
         name=server.name,
         reason=server.reason,
         ours=server.ours,
+        callbacks=callbacks,
     )
 
 

@@ -355,6 +355,8 @@ class ServerInfo:
     """Why it is down, or is refused; "" if it is up."""
     ours: bool | None
     """Whether it runs realmfs, too; None: not met yet."""
+    callbacks: int = 0
+    """For how many objects and volumes it has promised to call back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from realmfs.vice.errors import Code
 
 log = logging.getLogger(__name__)
 
-TICK = 0.5
+TICK = 0.25
 
 
 async def probe(server: Server) -> bool:

@@ -6,14 +6,14 @@ reached before can be entered without network. Only the very first question wait
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 import trio
 
 from realmfs.realms.context import Context
 from realmfs.realms.group import Group
-from realmfs.realms.lookup import FILE_SERVICE, RootServer, in_order
+from realmfs.realms.lookup import FILE_SERVICE, MIN_TTL, RootServer, in_order
 from realmfs.realms.memory import Location, Memory, RealmMemory
 from realmfs.realms.server import Answer, Server, State
 from realmfs.realms.tokens import Held, News
@@ -47,6 +47,8 @@ class Realm:
         self._volumes: dict[int, Volume] = {}
         self._refreshed: dict[object, float] = {}
         self._rng = random.Random()
+        self._lookup_allowed = 0.0
+        """When a lost server may cause the next look-up."""
 
     def __repr__(self) -> str:
         return f"<Realm {self.name}>"
@@ -73,11 +75,31 @@ class Realm:
 
     def set_root_servers(self, servers: Iterable[RootServer], ttl: float) -> None:
         """Take what a look-up has found."""
-        found = tuple(servers)
+        found, old = tuple(servers), self.known.servers
         self.expires = trio.current_time() + ttl
-        if found != self.known.servers:
+        if found != old:
             self.known.servers = found
             self._memory.touch()
+            self._follow(
+                {entry.address: entry.name for entry in old}, {entry.address: entry.name for entry in found}
+            )
+
+    def _follow(self, old: Mapping[Address, str], new: Mapping[Address, str]) -> None:
+        """Follow servers whose names have other addresses now: volumes may live there."""
+        gone = {address: name for address, name in old.items() if address not in new}
+        come = {name: address for address, name in new.items() if address not in old}
+        for address, name in gone.items():
+            if name in come:
+                log.info("%s of realm %s is at %s:%d now", name, self.name, *come[name])
+                self._context.listener.server_moved(self.server_at(*address), come[name])
+        if not gone:
+            return
+        hosts = {host for host, _ in gone}
+        for place in list(self.known.volumes.values()):
+            if any(host in hosts for _, _, host in place.replicas):
+                self._context.background(
+                    (self, place.name), partial(self._quietly, self._relocate, place.name)
+                )
 
     def server_at(self, host: str, port: int | None = None) -> Server:
         """Return the server at an IPv4 address; without a port, at the one this realm uses there."""
@@ -97,12 +119,28 @@ class Realm:
         common = set(ports.values())
         return ports.get(host) or (common.pop() if len(common) == 1 else FILE_SERVICE.port)
 
+    def returned(self, server: Server) -> None:
+        """Try the others that are down at once: what kept one from us may have kept all.
+
+        So it is known who is there before anything is sent to half of a group.
+        """
+        for other in self._servers.values():
+            if other.state is State.DOWN and other is not server:
+                other.probes.now()
+
     def reached(self) -> None:
         """Note that one of its servers has shown itself."""
         if not self.known.reached:
             log.info("realm %s is found", self.name)
             self.known.reached = True
             self._memory.touch()
+
+    def lost(self, server: Server) -> None:
+        """Look the names up again, once in a while: a server that does not answer may have moved."""
+        now = trio.current_time()
+        if now >= self._lookup_allowed:
+            self._lookup_allowed = now + MIN_TTL
+            self.expires = 0.0
 
     # tokens
 

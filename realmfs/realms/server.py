@@ -78,6 +78,12 @@ class Owner(Protocol):
     def reached(self) -> None:
         """A server has shown itself."""
 
+    def returned(self, server: "Server") -> None:
+        """A server that was down has shown itself."""
+
+    def lost(self, server: "Server") -> None:
+        """A server is down now."""
+
 
 class RefusedError(Exception):
     """The user's token is refused or expired, and the call must not be made as nobody."""
@@ -180,7 +186,10 @@ class Server:
     @property
     def contact_time(self) -> float:
         """How long it may take to answer a bind, which needs two round trips, or a probe."""
-        return self._context.settings.contact + 4 * (self.round_trip or 0.0)
+        settings, round_trip = self._context.settings, self.round_trip
+        if self.state is State.UP and round_trip is not None:
+            return min(settings.check + 8 * round_trip, settings.contact + 4 * round_trip)
+        return settings.contact + 4 * (round_trip or 0.0)
 
     @property
     def protection(self) -> str:
@@ -334,6 +343,7 @@ class Server:
         self.links.drop(Rpc2Code.DEAD)
         self.probes.lost()
         self._context.listener.server_down(self)
+        self._owner.lost(self)
 
     def forgot_us(self) -> None:
         """It knows neither our connections nor the promises it gave."""
@@ -389,6 +399,7 @@ class Server:
             self._up()
 
     def _up(self) -> None:
+        returned = self.state is State.DOWN
         if self.state is not State.UP:
             log.info("%s of %s is up", self, self.realm)
             self.since = trio.current_time()
@@ -397,6 +408,8 @@ class Server:
         self._void()
         self.probes.answered()
         self._owner.reached()
+        if returned:
+            self._owner.returned(self)
         self._context.listener.server_up(self)
 
     def _void(self) -> None:

@@ -48,10 +48,12 @@ class RealmSettings:
     """How often a server that holds promises to us is probed (promise 4 of the design)."""
     probe_idle: float = 150.0
     """How often any other server is probed, and the longest pause between probes of one that is down."""
-    silence: float = 1.5
+    silence: float = 0.75
     """Nothing heard for so long while a call waits: see whether the server still knows us."""
     contact: float = 3.0
     """How long a server may take to answer a bind before it counts as down."""
+    check: float = 1.5
+    """The same for one that was up a moment ago, on top of some of its round trips: users wait for it."""
     connections: int = 8
     """Most connections to one server."""
     housekeeping: float = 5.0

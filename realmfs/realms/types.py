@@ -37,6 +37,9 @@ class Listener(Protocol):
     def server_down(self, server: "Server") -> None:
         """The server does not answer any more."""
 
+    def server_moved(self, server: "Server", address: tuple[str, int]) -> None:
+        """The name of a server has another address now, and is followed there."""
+
     def resolution(self, server: "Server", volume_id: int) -> None:
         """A resolution in the volume, of which the server holds a replica, has begun or ended."""
 

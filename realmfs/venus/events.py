@@ -139,6 +139,19 @@ class ServerChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerMoved(Event):
+    """The name of a server leads to another address now."""
+
+    kind: ClassVar[str] = "connection"
+    server: str
+    address: str
+
+    def text(self) -> str:
+        """`moved server address`."""
+        return f"moved {self.server} {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
 class Reintegrating(Event):
     """A volume's log is being sent; `todo` of `total` records are left."""
 

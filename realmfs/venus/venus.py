@@ -34,7 +34,7 @@ from realmfs.venus.commit import Committer
 from realmfs.venus.copies import Copies
 from realmfs.venus.core import Core
 from realmfs.venus.discard import Discarder
-from realmfs.venus.events import BackFetch, CallbackBroken, EventStream, ServerChanged
+from realmfs.venus.events import BackFetch, CallbackBroken, EventStream, ServerChanged, ServerMoved
 from realmfs.venus.face import Attr, Caller, Changes, Entry, KernelNotifier, Opened, Space
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.fids import Fids
@@ -202,6 +202,19 @@ class Venus:
         for volume in self.core.volumes.of_server(server):
             self.reintegrator.wake(volume)
             self._look(volume)
+
+    def server_moved(self, server: Server, address: tuple[str, int]) -> None:
+        """Tell people: what is promised and cached is looked after when its volumes are found there."""
+        self.events.publish(ServerMoved(str(server), f"{address[0]}:{address[1]}"))
+
+    def callbacks_held(self, server: Server) -> int:
+        """Return for how many objects and volumes in memory the server has promised to call back."""
+        if not server.promised:
+            return 0
+        return sum(
+            sum(node.promise == node.sample() for node in volume.in_memory()) + self.hoard.stamps.hold(volume)
+            for volume in self.core.volumes.of_server(server)
+        )
 
     def resolution(self, server: Server, volume_id: int) -> None:
         """Servers have begun to make the replicas of a volume equal, or ended."""

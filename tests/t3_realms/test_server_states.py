@@ -31,6 +31,12 @@ class Stub:
     def refuse(self, user: int, token: Token) -> None:
         pass
 
+    def returned(self, server: Server) -> None:
+        pass
+
+    def lost(self, server: Server) -> None:
+        pass
+
     def reached(self) -> None:
         pass
 

@@ -44,6 +44,9 @@ class Events:
     def server_down(self, server: Server) -> None:
         self.said.append(("down", server.address[0]))
 
+    def server_moved(self, server: Server, address: tuple[str, int]) -> None:
+        self.said.append(("moved", f"{server.address[0]} {address[0]}"))
+
     def resolution(self, server: Server, volume_id: int) -> None:
         pass
 

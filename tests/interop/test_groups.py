@@ -1,0 +1,217 @@
+"""Three real servers, of which some die: nobody notices, and in the end all hold the same."""
+
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.ournode import NodeMount, mounted, private_environment
+from bench.rig import OUR_NODE, Rig
+from tests.interop.nodes import REALM, Place, seconds_until
+
+SIZE = int(os.environ.get("GROUP_TEST_MIB", "512")) << 20
+TOGETHER = float(os.environ.get("GROUP_TEST_SECONDS", "300"))
+STALL = 3.0
+SENT_WITHIN = 200.0
+HOSTS = ("10.79.0.11", "10.79.0.12", "10.79.0.13")
+PROMISES = 1000
+
+
+@pytest.fixture
+def mount(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeMount]:
+    files = tmp_path_factory.mktemp("ours")
+    point = files / "coda"
+    point.mkdir()
+    with mounted(rig, point, files / "run", "--cache-size", "2G", "--verbose") as made:
+        yield made
+
+
+def tree(rig: Rig, mount: NodeMount) -> Place:
+    return Place(rig, OUR_NODE, f"{mount.point}/{REALM}")
+
+
+def drained(mount: NodeMount, within: float = SENT_WITHIN) -> float:
+    return seconds_until(lambda: mount.command("changes", "--json").strip() == "[]", within)
+
+
+def up(mount: NodeMount) -> int:
+    servers = json.loads(mount.command("servers", "--json"))
+    return sum(server["state"] == "up" for server in servers)
+
+
+def python(rig: Rig, mount: NodeMount, *argv: str, within: float = 200.0) -> str:
+    environment = [f"{key}={value}" for key, value in private_environment(mount.files).items()]
+    return rig.exec(OUR_NODE, "env", *environment, sys.executable, "-m", *argv, within=within)
+
+
+def replicas(rig: Rig, mount: NodeMount, path: str) -> dict[str, object]:
+    """What each server by itself has of an object: version vector, store id, contents."""
+    fid = json.loads(mount.command("stat", "--json", f"{mount.point}/{REALM}/{path}"))["fid"].split("@")[0]
+    found: dict[str, object] = json.loads(python(rig, mount, "tests.interop.single", fid, *HOSTS))
+    return found
+
+
+def assert_equal(rig: Rig, mount: NodeMount, path: str, within: float = 60.0) -> None:
+    def equal() -> bool:
+        tree(rig, mount).run("ls", "-ld", path)
+        found = replicas(rig, mount, path)
+        same = all(isinstance(one, list) and one == found[HOSTS[0]] for one in found.values())
+        if not same:
+            print(path, found)
+            time.sleep(1)
+        return same
+
+    seconds_until(equal, within)
+
+
+def sent_bytes(rig: Rig) -> list[int]:
+    counters = "cat /sys/class/net/[!l]*/statistics/tx_bytes"
+    return [sum(map(int, rig.shell(f"s{n}", counters).split())) for n in (1, 2, 3)]
+
+
+def crash_the_sender(rig: Rig, signal: Path, crashed: list[int]) -> None:
+    while not signal.exists():
+        time.sleep(0.01)
+    before = sent_bytes(rig)
+    time.sleep(0.1)
+    grown = [after - now for now, after in zip(before, sent_bytes(rig), strict=True)]
+    number = grown.index(max(grown)) + 1
+    rig.control("server", str(number), "crash")
+    crashed.append(number)
+
+
+@pytest.mark.timeout(290)
+def test_nobody_notices_the_death_of_the_server_that_sends(
+    rig: Rig, mount: NodeMount, tmp_path: Path
+) -> None:
+    top = tree(rig, mount)
+    name = f"public/big{time.time_ns():x}"
+    block = random.Random(512).randbytes(1 << 20)
+    (tmp_path / "block").write_bytes(block)
+    top.run("sh", "-c", f"for i in $(seq {SIZE >> 20}); do cat {tmp_path}/block; done > {name}")
+    print(f"written and sent: {drained(mount):.1f} s")
+    wanted = top.run("sha256sum", name).split()[0]
+    seen: set[int] = set()
+    for attempt in range(5):
+        mount.command("cache", "flush", f"{top.top}/{name}")
+        signal, crashed = tmp_path / f"signal{attempt}", list[int]()
+        killer = threading.Thread(target=crash_the_sender, args=(rig, signal, crashed))
+        killer.start()
+        copier = ("tests.interop.copier", f"{top.top}/{name}", f"{tmp_path}/copy", str(signal), "0.3")
+        found = json.loads(python(rig, mount, *copier))
+        killer.join()
+        print(f"s{crashed[0]} crashed at 30 %: {found['seconds']:.1f} s for the copy, longest stall "
+              f"{found['gap']:.2f} s at {found['at'] / SIZE:.0%}")  # fmt: skip
+        assert found["sha256"] == wanted
+        assert found["gap"] < STALL
+        seen.add(crashed[0])
+        rig.control("server", str(crashed[0]), "start")
+        seconds_until(lambda: up(mount) == len(HOSTS), 60.0)
+        if len(seen) == len(HOSTS):
+            break
+    top.run("rm", name)
+    drained(mount)
+    assert seen == {1, 2, 3}, "each in its turn, the SCM among them"
+
+
+@pytest.mark.timeout(290)
+def test_one_server_of_three_is_enough(rig: Rig, mount: NodeMount) -> None:
+    top = tree(rig, mount)
+    name = f"public/one{time.time_ns():x}"
+    top.run("mkdir", name)
+    here = top.below(name)
+    for number in range(20):
+        here.write(f"old{number}", b"%d" % number * 3000)
+    drained(mount)
+    for left in (1, 2, 3):
+        away = [number for number in (1, 2, 3) if number != left]
+        for number in away:
+            rig.control("server", str(number), "crash")
+        start = time.monotonic()
+        assert here.read("old3")
+        here.write("old4", b"written with s%d alone" % left * 1000)
+        here.write(f"new{left}", b"new" * 5000)
+        here.run("mkdir", f"dir{left}")
+        print(
+            f"s{left} alone: read, written in {time.monotonic() - start:.2f} s, sent {drained(mount):.1f} s"
+        )
+        assert here.read("old4").startswith(b"written with s%d alone" % left)
+        for number in away:
+            rig.control("server", str(number), "start")
+        took = seconds_until(lambda: up(mount) == len(HOSTS), 60.0)
+        print(f"all servers are up again for us {took:.1f} s after their start")
+        here.run("ls", "-lR")
+        for path in ("", "/old4", f"/new{left}", f"/dir{left}"):
+            assert_equal(rig, mount, name + path)
+    top.run("rm", "-r", name)
+    drained(mount)
+
+
+@pytest.mark.timeout(TOGETHER + 200)
+def test_two_clients_fill_one_directory_without_a_conflict(rig: Rig, mount: NodeMount, alice: Place) -> None:
+    top = tree(rig, mount)
+    name = f"public/both{time.time_ns():x}"
+    top.run("mkdir", name)
+    drained(mount)
+    here, there = top.below(name), alice.below(name)
+    seconds_until(there.exists, 30.0)
+    script = (
+        "end=$(($(date +%s) + $1)); n=0; while [ $(date +%s) -lt $end ]; do n=$((n+1)); "
+        "echo $0 $n > $0-$n; [ $((n % 5)) = 0 ] && mv $0-$n $0-moved-$n; "
+        "[ $((n % 7)) = 0 ] && rm -f $0-$((n-3));"
+        " sleep 0.2; done; echo $n"
+    )
+    counts: dict[str, int] = {}
+
+    def work(place: Place, who: str) -> None:
+        counts[who] = int(
+            place.rig.exec(
+                place.node, "sh", "-c", f'cd "$0" && exec sh -c \'{script}\' {who} {TOGETHER:.0f}', place.top,
+                user=place.user, within=TOGETHER + 60,
+            )
+        )  # fmt: skip
+
+    theirs = threading.Thread(target=work, args=(there, "theirs"))
+    theirs.start()
+    work(here, "ours")
+    theirs.join()
+    there.integrate()
+    print(f"{counts}; drained in {drained(mount):.1f} s")
+    assert json.loads(mount.command("conflicts", "list", "--json")) == []
+    seconds_until(lambda: here.names() == there.names(), 60.0)
+    print(f"{len(here.names())} names on both sides")
+    assert_equal(rig, mount, name)
+    top.run("sh", "-c", f"rm -rf '{top.top}/{name}'")
+    drained(mount)
+
+
+@pytest.mark.parametrize("how", ["unmount", "disconnect", "kill"])
+@pytest.mark.timeout(200)
+def test_who_leaves_delays_no_writer(rig: Rig, mount: NodeMount, alice: Place, how: str) -> None:
+    top = tree(rig, mount)
+    name = f"public/many{time.time_ns():x}"
+    top.run("mkdir", name)
+    top.below(name).run("sh", "-c", f"for i in $(seq {PROMISES}); do echo $i > f$i; done")
+    print(f"{PROMISES} files sent: {drained(mount):.1f} s")
+    top.below(name).run("sh", "-c", "ls -l > /dev/null; cat f* > /dev/null")
+    there = alice.below(name)
+    seconds_until(there.exists, 30.0)
+    there.run("cat", "f17")
+    if how == "kill":
+        inner = (mount.files / "mount.pid").read_text().strip()
+        rig.exec(OUR_NODE, "kill", "-KILL", inner)
+    else:
+        mount.command(how)
+    start = time.monotonic()
+    there.write("f17", b"written when the other had gone")
+    there.integrate()
+    spent = time.monotonic() - start
+    print(f"{how}: the reference client's write was at the servers after {spent:.2f} s")
+    if how != "kill":
+        assert spent < 3.0

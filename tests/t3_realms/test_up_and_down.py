@@ -1,0 +1,130 @@
+"""Servers that die, return, move or forget us: one short wait at most, and everybody is found again."""
+
+import pytest
+import trio
+
+from realmfs.realms.lookup import Answer, RootServer
+from realmfs.realms.server import State
+from realmfs.realms.types import ANYUSER
+from realmfs.vice.calls import GetAttr, GetTime, NewConnectFS
+from realmfs.vice.errors import CodaError
+from tests.t3_realms.vicepeer import DIRECTORY, FILE, VOLUME, replicated
+from tests.t3_realms.world import CLIENT, HOSTS, World
+
+SHORT = 3.0
+NEW = "10.0.0.33"
+
+
+async def all_up(world: World) -> None:
+    group = await world.group()
+    await group.get_attr(FILE, ANYUSER)
+    assert all(server.state is State.UP for server in group.core.servers.values())
+
+
+async def spent(world: World) -> float:
+    start = trio.current_time()
+    await (await world.group()).get_attr(FILE, ANYUSER)
+    return trio.current_time() - start
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+async def test_a_dead_server_costs_one_short_wait_then_none(servers: World, slot: int) -> None:
+    servers.net.latency = 0.001
+    await all_up(servers)
+    servers.stop_peer(HOSTS[slot])
+    assert await spent(servers) < SHORT
+    for _ in range(10):
+        assert await spent(servers) < 0.05
+        await trio.sleep(1)
+
+
+async def test_all_are_back_within_two_seconds_of_the_link(servers: World) -> None:
+    servers.net.latency = 0.005
+    await all_up(servers)
+    for away in (5.0, 37.0, 200.0):
+        servers.net.partition(CLIENT)
+        with pytest.raises(CodaError):
+            await (await servers.group()).get_attr(FILE, ANYUSER)
+        await trio.sleep(away)
+        servers.net.heal()
+        servers.realms.network_changed()
+        await trio.sleep(2.0)
+        group = await servers.group()
+        assert all(server.state is State.UP for server in group.core.servers.values())
+        assert await spent(servers) < 0.1
+
+
+async def test_who_returns_first_has_the_others_tried_at_once(servers: World) -> None:
+    """The servers' own network was away: nothing on this machine tells that it is back."""
+    servers.net.latency = 0.005
+    await all_up(servers)
+    servers.net.partition(CLIENT)
+    with pytest.raises(CodaError):
+        await (await servers.group()).get_attr(FILE, ANYUSER)
+    group = await servers.group()
+    await trio.sleep(60)
+    servers.net.heal()
+    while not any(server.state is State.UP for server in group.core.servers.values()):  # noqa: ASYNC110
+        await trio.sleep(0.01)
+    await trio.sleep(1.0)
+    assert all(server.state is State.UP for server in group.core.servers.values())
+
+
+async def test_a_new_nat_mapping_is_survived(servers: World) -> None:
+    """Our packets come from another port: a server takes us for somebody else, to whom it owes nothing."""
+    servers.net.latency = 0.001
+    await all_up(servers)
+    port = servers.endpoint._transport
+    for number in (50_000, 50_001):
+        attributes = await (await servers.group()).get_attr(DIRECTORY, ANYUSER)
+        assert attributes.promised
+        ups = servers.events.count("up")
+        servers.net.move(port, (CLIENT, number))  # type: ignore[arg-type]  # it is a FakePort
+        assert await spent(servers) < SHORT
+        await trio.sleep(35)
+        assert all((CLIENT, number) in peer.channels for peer in servers.peers), "they call back there"
+        assert servers.events.count("up") == ups + len(HOSTS), "what was promised at the old port is void"
+
+
+async def test_a_server_with_a_new_address_is_followed(
+    servers: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = list(HOSTS)
+
+    async def find(name: str, *_: object) -> Answer:
+        return Answer(tuple(RootServer(f"s{i}", (host, 2432)) for i, host in enumerate(where)), 600.0)
+
+    monkeypatch.setattr(servers.realms._lookup, "find", find)
+    await all_up(servers)
+    (await servers.realm()).set_root_servers((await find("")).servers, 600.0)
+    servers.stop_peer(HOSTS[1])
+    where[1] = NEW
+    moved = await servers.start_peer(NEW, 1, servers.peers[1])
+    for peer in (servers.peers[0], moved, servers.peers[2]):
+        peer.volumes |= replicated(VOLUME, *where)
+        peer.volumes["/"] = peer.volumes[f"v{VOLUME:x}"]
+    await spent(servers)
+    await trio.sleep(30)
+    assert ("moved", f"{HOSTS[1]} {NEW}") in servers.events.said
+    volume = await servers.volume()
+    assert [replica.server.address[0] for replica in volume.replicas] == where
+    await volume.group.get_attr(FILE, ANYUSER)
+    assert moved.asked(GetAttr)
+
+
+async def test_the_scm_is_nobody_special(servers: World) -> None:
+    servers.stop_peer(HOSTS[0])
+    group = await servers.group()
+    attributes = await group.get_attr(FILE, ANYUSER)
+    assert attributes.promised
+    assert not servers.peers[0].asked(NewConnectFS)
+
+
+async def test_a_loaded_server_is_not_dead(servers: World) -> None:
+    servers.net.latency = 0.02
+    await all_up(servers)
+    servers.each(lambda peer: peer.delay.__setitem__(GetAttr, 6.0))
+    servers.each(lambda peer: peer.delay.__setitem__(GetTime, 0.5))
+    servers.each(lambda peer: peer.delay.__setitem__(NewConnectFS, 0.5))
+    assert await spent(servers) >= 6.0
+    assert servers.events.count("down") == 0
