@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual.widgets import Tree
@@ -29,6 +30,8 @@ _STATES = {
     "dirty": ("✎", "yellow"),
     "conflict": ("!", "bold red"),
 }
+LOADING = "  loading…"
+_SIZE_WIDTH = 12
 LEGEND = "○ absent  ◐ partial  ● cached  ✎ pending  ! conflict  ★ hoarded"
 
 
@@ -46,6 +49,18 @@ class Place:
     filter: str = field(default="", compare=False)
 
     @property
+    def width(self) -> int:
+        """Columns that the label takes at most, without making it."""
+        width = 2 + cell_len(self.name) + (0 if self.name else len("/coda"))
+        width += (2 if self.is_hoarded else 0) + (_SIZE_WIDTH if self.size is not None else 0)
+        return width + (len(self.filter) + 12 if self.filter else 0)
+
+    @property
+    def is_hoarded(self) -> bool:
+        """Whether a hoard entry wants it."""
+        return self.hoard not in ("", "0", "no")
+
+    @property
     def is_directory(self) -> bool:
         """Whether it can be opened."""
         return self.kind == "directory"
@@ -55,7 +70,7 @@ class Place:
         mark, style = _STATES.get(self.state, (" ", ""))
         name = printable(self.name) or "/coda"
         text = Text.assemble((mark, style), " ", (name, "bold" if self.is_directory else ""))
-        if self.hoard not in ("", "0", "no"):
+        if self.is_hoarded:
             text.append(" ★", "yellow")
         if self.filter:
             text.append(f"  [filter: {self.filter}]", "reverse")
@@ -83,9 +98,15 @@ class TreeOfRealms(Tree[Place]):
         )
         text = label + (node.data.label() if node.data is not None else Text(str(node.label)))
         if node.data is not None and node.data.path in self._loading:
-            text.append("  loading…", "dim")
+            text.append(LOADING, "dim")
         text.stylize(style)
         return text
+
+    def get_label_width(self, node: Node) -> int:
+        """Return at most how wide a line is: rendering ten thousand only to measure them stops the keys."""
+        if node.data is None:
+            return super().get_label_width(node)
+        return 2 + node.data.width + (len(LOADING) if node.data.path in self._loading else 0)
 
     async def load(self, node: Node) -> None:
         """Ask for the entries of a directory and show them. Raises ControlError and NoDaemonError."""
@@ -177,9 +198,3 @@ def _place(parent: str, entry: Mapping[str, Any]) -> Place:
 def _renew(place: Place, new: Place) -> None:
     """Take what was told anew; what is loaded below stays."""
     place.kind, place.state, place.hoard, place.size = new.kind, new.state, new.hoard, new.size
-
-
-def _order(item: tuple[str, Place]) -> tuple[bool, str, str]:
-    """Directories first, then by name whatever its case."""
-    name, place = item
-    return not place.is_directory, name.casefold(), name
