@@ -16,7 +16,7 @@ import secrets
 import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -36,6 +36,8 @@ _DETAILS = (
     "pending", "conflict", "hoard", "priority", "rights", "author", "owner",
 )  # fmt: skip
 _PREFIX = b"user.coda."
+_ROOT = ".1.1"
+"""Ends the fid of a volume's root."""
 
 
 def attributes(attr: Attr) -> messages.Attributes:
@@ -131,18 +133,28 @@ class Files:
                     if attr is None and params.attributes:
                         attr = await walk.step(parent, entry.name)
                     target = None if attr is None else await self._target(attr)
-                state = hoard = ""
-                if params.states and entry.ino != parent:
-                    state = await self._detail(entry.ino, "state") or ""
-                    hoard = await self._detail(entry.ino, "hoard") or ""
-            kind = await self._kind(entry, attr)
-            known = None if attr is None else attributes(attr)
-            told[index] = messages.Entry(told[index].name, known, target, kind, state, hoard)
+                known = None if attr is None else attributes(attr)
+                kind = await self._kind(entry, attr)
+                told[index] = messages.Entry(told[index].name, known, target, kind)
+                number = entry.ino if attr is None else attr.ino
+                if params.states and number != parent:
+                    told[index] = await self._with_state(told[index], number)
 
         async with trio.open_nursery() as nursery:
             for index, entry in enumerate(found):
                 nursery.start_soon(describe, index, entry)
         return told
+
+    async def _with_state(self, entry: messages.Entry, number: int) -> messages.Entry:
+        """Add what of it is on this machine, and which volume is mounted there."""
+        fid = await self._detail(number, "fid") or ""
+        volume = await self._detail(number, "volume") if fid.endswith(_ROOT) else None
+        return replace(
+            entry,
+            state=await self._detail(number, "state") or "",
+            hoard=await self._detail(number, "hoard") or "",
+            volume=volume or "",
+        )
 
     async def _kind(self, entry: Entry, attr: Attr | None) -> str:
         """Return the type; without a status, a fid still tells directories from what is none."""

@@ -405,7 +405,8 @@ class Entry:
     """A directory entry; `attributes` is None if they are not known.
 
     `kind` is file, directory or link; while there are no attributes, a link is taken for a file. `state` is
-    absent, partial, cached, dirty or conflict, `hoard` its hoard priority; "" if not asked for.
+    absent, partial, cached, dirty or conflict, `hoard` its hoard priority, `volume` the name of the volume
+    whose root it is; "" if not asked for.
     """
 
     name: str
@@ -414,6 +415,7 @@ class Entry:
     kind: str = ""
     state: str = ""
     hoard: str = ""
+    volume: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """The tree of realms, volumes, directories and files: loaded where it is opened, a piece at a time.
 
 A directory is asked for when it is expanded, with what of each entry is on this machine but without calls to
-servers for the status of entries. Pieces come in the daemon's order; when all are here they are sorted and
-shown, a thousand names a turn of the loop, so that a directory of ten thousand never stops the keys.
+servers for the status of entries; where few are unknown, they are asked for once the names are shown (until
+then a volume that nobody has looked into cannot be told from a file). Pieces come in the daemon's order; when
+all are here they are sorted and shown, a thousand names a turn of the loop, so that a directory of ten
+thousand never stops the keys.
 Asked again, only what differs is changed: what was open stays open, and the cursor stays.
 """
 
@@ -21,6 +23,8 @@ from realmfs.control.words import printable, size
 from realmfs.tui.link import Link
 
 PIECE = 1000
+FEW = 200
+"""Entries of unknown status that are asked for at once."""
 AT_A_TURN = 1000
 
 _STATES = {
@@ -44,6 +48,7 @@ class Place:
     kind: str
     state: str = ""
     hoard: str = ""
+    volume: str = ""
     size: int | None = None
     entries: dict[str, "Place"] | None = None
     filter: str = field(default="", compare=False)
@@ -53,7 +58,17 @@ class Place:
         """Columns that the label takes at most, without making it."""
         width = 2 + cell_len(self.name) + (0 if self.name else len("/coda"))
         width += (2 if self.is_hoarded else 0) + (_SIZE_WIDTH if self.size is not None else 0)
+        width += cell_len(self._mounted)
         return width + (len(self.filter) + 12 if self.filter else 0)
+
+    @property
+    def _mounted(self) -> str:
+        """What is mounted here: a realm at the top, else a volume, with its name if that is another."""
+        if not self.volume:
+            return ""
+        if "/" not in self.path:
+            return "  realm"
+        return "  volume" if self.volume == self.name else f"  volume {printable(self.volume)}"
 
     @property
     def is_hoarded(self) -> bool:
@@ -72,6 +87,8 @@ class Place:
         text = Text.assemble((mark, style), " ", (name, "bold" if self.is_directory else ""))
         if self.is_hoarded:
             text.append(" ★", "yellow")
+        if self.volume:
+            text.append(self._mounted, "cyan")
         if self.filter:
             text.append(f"  [filter: {self.filter}]", "reverse")
         if self.size is not None and not self.is_directory:
@@ -118,16 +135,51 @@ class TreeOfRealms(Tree[Place]):
         try:
             place.entries = await self._entries(place)
             await self.show_entries(node)
+            if 0 < sum(each.size is None for each in place.entries.values()) <= FEW:
+                place.entries = await self._entries(place, attributes=True)
+                await self.show_entries(node)
         finally:
             self._loading.discard(place.path)
             node.refresh()
 
-    async def _entries(self, place: Place) -> dict[str, Place]:
+    async def reveal(self, path: str) -> bool:
+        """Open the directories on the way to an object and go there; tell whether it was found.
+
+        Raises ControlError and NoDaemonError.
+        """
+        node = self.root
+        for name in filter(None, path.split("/")):
+            if node.data is not None and name not in (node.data.entries or ()):
+                await self.load(node)
+            node.expand()
+            found = [child for child in node.children if child.data is not None and child.data.name == name]
+            if not found:
+                return False
+            node = found[0]
+        self.call_after_refresh(self.move_cursor, node)
+        return True
+
+    def learn(self, place: Place, told: Mapping[str, Any]) -> None:
+        """Take what `path.stat` has told of an object under the cursor."""
+        node = self.cursor_node
+        details = told["details"]
+        place.kind, place.size = told["attributes"]["type"], told["attributes"]["size"]
+        place.state, place.hoard = details.get("state", ""), details.get("hoard", "")
+        if node is not None and node.data is place:
+            node.allow_expand = place.is_directory
+            node.refresh()
+
+    async def _entries(self, place: Place, *, attributes: bool = False) -> dict[str, Place]:
         found: dict[str, Place] = {}
         position: int | None = 0
         while position is not None:
             piece = await self._link.call(
-                "path.list", path=place.path, position=position, limit=PIECE, attributes=False, states=True
+                "path.list",
+                path=place.path,
+                position=position,
+                limit=PIECE,
+                attributes=attributes,
+                states=True,
             )
             for entry in piece["entries"]:
                 found[entry["name"]] = _place(place.path, entry)
@@ -143,7 +195,8 @@ class TreeOfRealms(Tree[Place]):
             return
         wanted = [each for each in place.entries.values() if place.filter.casefold() in each.name.casefold()]
         old = {child.data.name: child for child in node.children if child.data is not None}
-        in_order = [name for name in old if name in {each.name for each in wanted}]
+        names = {each.name for each in wanted}
+        in_order = [name for name in old if name in names]
         same = in_order == [each.name for each in wanted][: len(in_order)]
         if not same or len(in_order) != len(old):
             await self._rebuild(node, wanted, old)
@@ -154,6 +207,8 @@ class TreeOfRealms(Tree[Place]):
                 self._add(node, each)
             elif child.data is not None:
                 _renew(child.data, each)
+                if child.allow_expand != each.is_directory:
+                    child.allow_expand = each.is_directory
                 child.refresh()
             if number % AT_A_TURN == AT_A_TURN - 1:
                 await asyncio.sleep(0)
@@ -191,10 +246,12 @@ def _place(parent: str, entry: Mapping[str, Any]) -> Place:
         entry["kind"],
         entry["state"],
         entry["hoard"],
+        entry.get("volume", ""),
         None if known is None else known["size"],
     )
 
 
 def _renew(place: Place, new: Place) -> None:
     """Take what was told anew; what is loaded below stays."""
-    place.kind, place.state, place.hoard, place.size = new.kind, new.state, new.hoard, new.size
+    place.kind, place.state, place.hoard = new.kind, new.state, new.hoard
+    place.volume, place.size = new.volume, new.size

@@ -1,13 +1,18 @@
 """The tree of realms, beside a real daemon and a realm of its own."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 
 from realmfs.tui.app import RealmfsApp
+from realmfs.tui.facts import facts, why_here
 from realmfs.tui.tree import TreeOfRealms
 from tests.t8_cli_tui.conftest import Home
 from tests.t8_cli_tui.pilot import drive, screen_text, until
+from tests.t8_cli_tui.test_hoard import serving
 from tests.t8_cli_tui.test_login import PASSWORD, REALM, served, start
 
 __all__ = ["served"]
@@ -55,3 +60,67 @@ def test_a_tree_is_opened_filtered_and_asked_again(home: Home, served: Path) -> 
         await until(pilot, lambda: f"{directory}/plum" not in names(app))
 
     drive(home.socket, script, size=(110, 30))
+
+
+def test_objects_are_fetched_dropped_and_hoarded(home: Home) -> None:
+    with serving(home) as realms:
+        home.run("mount", "--no-kernel", "--realms", str(realms))
+
+        def stat(path: str) -> dict[str, str]:
+            told = json.loads(home.run("stat", "--json", path))["details"]
+            assert isinstance(told, dict)
+            return told
+
+        async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: app.link.up)
+            await pilot.press("g", *f"/coda/{REALM}/src", "enter")
+            await until(pilot, lambda: f"/coda/{REALM}/src\n" in screen_text(app))
+            await pilot.press("F")
+            await until(pilot, lambda: "Here now" in screen_text(app))
+            assert stat(f"{REALM}/src/d1/f1")["state"] == "cached"
+            await until(pilot, lambda: "used lately" in screen_text(app))
+            await pilot.press("H")
+            await until(pilot, lambda: "100:d+" in screen_text(app))
+            assert stat(f"{REALM}/src")["hoard"] == "100:d+"
+            await pilot.press("H")
+            await until(pilot, lambda: "No longer hoarded" in screen_text(app))
+            assert json.loads(home.run("hoard", "list", "--json")) == []
+            await pilot.press("x")
+            await until(pilot, lambda: "Dropped of" in screen_text(app))
+            assert stat(f"{REALM}/src/d1/f1")["state"] == "absent"
+            await pilot.press("y")
+            await until(pilot, lambda: "Copied" in screen_text(app))
+            assert app.clipboard.endswith(f"/{REALM}/src")
+
+        drive(home.socket, script, size=(110, 34))
+
+
+def told(**details: str) -> dict[str, Any]:
+    attributes = {"type": "file", "mode": 0o644, "size": 5, "mtime": 0}
+    return {"attributes": attributes, "target": None, "details": details}
+
+
+@pytest.mark.parametrize(
+    ("vv", "said"),
+    [
+        ("[3 3 3][1.2]", "all 3 have this version"),
+        ("[3 2 3][1.2]", "2 of 3 have it, the others are behind"),
+        ("[3][1.2]", "1 of 3 have it, the others are behind"),
+        ("", "not known yet"),
+        ("[?][1.2]", "not known yet"),
+    ],
+)
+def test_the_agreement_of_replicas_is_told(vv: str, said: str) -> None:
+    text = facts(
+        told(vv=vv, servers="10.0.0.1 10.0.0.2 10.0.0.3"), [{"address": "10.0.0.2:2432", "state": "up"}]
+    )
+    assert f"agreement {said}\n" in text.plain
+    assert text.plain.count("●") == 1
+
+
+def test_why_something_is_here() -> None:
+    assert why_here({"state": "absent", "hoard": "5"}) == ""
+    assert why_here({"state": "cached", "pending": "2", "hoard": "5"}) == "changes of it wait to be sent"
+    assert why_here({"state": "cached", "hoard": "5:d+"}) == "hoarded: 5:d+"
+    assert why_here({"state": "partial", "hoard": "5"}) == "hoarded, priority 5"
+    assert why_here({"state": "cached", "hoard": "0", "priority": "7"}) == "used lately (priority 7)"

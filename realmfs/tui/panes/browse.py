@@ -4,8 +4,8 @@ import asyncio
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on
@@ -14,8 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static, Tree
 
-from realmfs.control.words import mode, moment, printable, size
+from realmfs.control.words import printable, size
 from realmfs.tui.contents import text_of
+from realmfs.tui.dialogs import Form
+from realmfs.tui.facts import facts
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.tree import LEGEND, Node, Place, TreeOfRealms
@@ -23,21 +25,8 @@ from realmfs.tui.tree import LEGEND, Node, Place, TreeOfRealms
 PREVIEW = 16 << 10
 SETTLE = 0.15
 """Seconds the cursor must rest before the details are asked for."""
-
-_DETAILS = (
-    ("fid", "fid"),
-    ("vv", "version"),
-    ("state", "state"),
-    ("valid", "valid"),
-    ("hoard", "hoard"),
-    ("priority", "priority"),
-    ("pending", "pending"),
-    ("conflict", "conflict"),
-    ("rights", "rights"),
-    ("volume", "volume"),
-    ("servers", "servers"),
-    ("mount", "mounted on"),
-)
+HOARDED = "100"
+"""The priority that the key gives."""
 
 
 class BrowsePane(Pane):
@@ -47,8 +36,11 @@ class BrowsePane(Pane):
     title = "Browse"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter"),
-        Binding("f", "fetch", "Fetch"),
+        Binding("f", "fetch(False)", "Fetch"),
+        Binding("F", "fetch(True)", "Fetch all below", show=False),
         Binding("x", "drop", "Drop"),
+        Binding("H", "hoard", "Hoard", tooltip="Hoard it with all below, or no longer"),
+        Binding("g", "go", "Go to"),
         Binding("exclamation_mark", "shell", "Shell"),
         Binding("y", "copy_path", "Copy path"),
         Binding("h", "cursor_out", "Out", show=False),
@@ -136,7 +128,9 @@ class BrowsePane(Pane):
         if not self.link.up or not place.path:
             return
         told = await self.link.call("path.stat", path=place.path, follow=False)
-        self.query_one("#facts", Static).update(facts(told))
+        servers = await self.link.call("servers.list")
+        self.query_one("#facts", Static).update(facts(told, servers))
+        self.files.learn(place, told)
         preview = Text()
         if told["attributes"]["type"] == "file" and told["details"].get("state") in ("cached", "dirty"):
             preview = await self._preview(place.path, told["attributes"]["size"])
@@ -174,22 +168,64 @@ class BrowsePane(Pane):
             self.files.move_cursor(node)
             self.ask(self.files.show_entries, node, group="filter", alone=True)
 
-    def action_fetch(self) -> None:
-        """Bring the object here."""
-        self.ask(self._fetch, self.place)
+    def action_fetch(self, all_below: bool) -> None:
+        """Bring the object here, or all below it."""
+        self.ask(self._fetch, self.place, all_below)
 
-    async def _fetch(self, place: Place) -> None:
-        self.notify(f"Fetching /{place.path}", markup=False)
-        await self.link.call("cache.fetch", path=place.path)
+    async def _fetch(self, place: Place, all_below: bool) -> None:
+        self.notify(f"/{place.path}", title="Fetching", markup=False)
+        told = await self.link.call("cache.fetch", path=place.path, recursive=all_below)
+        if told["problems"]:
+            first = told["problems"][0]
+            text = f"{told['count']} did not come; /{first['path'].lstrip('/')}: {first['why']}"
+            self.notify(text, title="Not all here", severity="warning", markup=False)
+        else:
+            text = f"{told['objects']} objects, {size(told['bytes'])}"
+            self.notify(text, title="Here now", markup=False)
         self.mark_stale()
 
     def action_drop(self) -> None:
-        """Let go of the object's contents here; what is pending or open stays."""
+        """Let go of the object's contents here, and all below it; what is pending or open stays."""
         self.ask(self._drop, self.place)
 
     async def _drop(self, place: Place) -> None:
-        await self.link.call("cache.flush", path=place.path)
+        dropped = await self.link.call("cache.flush", path=place.path)
+        text = f"{dropped['files']} objects, {size(dropped['bytes'])}"
+        self.notify(text, title=f"Dropped of /{place.path}", markup=False)
         self.mark_stale()
+
+    def action_hoard(self) -> None:
+        """Hoard the object with all below it; or no longer, if it has an entry of its own."""
+        if self.place.path:
+            self.ask(self._hoard, self.place)
+
+    async def _hoard(self, place: Place) -> None:
+        entries = await self.link.call("hoard.list")
+        if any(one["path"].strip("/") == place.path and not one["profile"] for one in entries):
+            await self.link.call("hoard.remove", path=place.path)
+            self.notify(f"/{place.path}", title="No longer hoarded", markup=False)
+        else:
+            attributes = HOARDED + (":d+" if place.is_directory else "")
+            await self.link.call("hoard.add", path=place.path, attributes=attributes)
+            text = f"/{place.path}: {attributes}; it comes with the next walk (w in Hoard)"
+            self.notify(text, title="Hoarded", markup=False)
+        self.mark_stale()
+
+    def action_go(self) -> None:
+        """Ask for a path, of a realm perhaps that was never reached, and go there."""
+
+        def answered(answer: tuple[str, ...] | None) -> None:
+            if answer is not None and answer[0]:
+                self.ask(self._go, answer[0])
+
+        field = ("Path, as example.org/alice", "")
+        self.app.push_screen(Form("Go to a realm, directory or file", [field]), answered)
+
+    async def _go(self, path: str) -> None:
+        path = path.strip().removeprefix("/coda/").strip("/")
+        await self.link.call("path.stat", path=path)
+        if not await self.files.reveal(path):
+            self.notify(f"/{path}", title="Not in the tree", severity="warning", markup=False)
 
     def action_copy_path(self) -> None:
         """Copy the path to the clipboard of the terminal."""
@@ -237,16 +273,3 @@ class BrowsePane(Pane):
             node.collapse()
         elif node.parent is not None:
             self.files.move_cursor(node.parent)
-
-
-def facts(told: Mapping[str, Any]) -> Text:
-    """Return what is known of an object, a line a fact."""
-    attributes, details = told["attributes"], told["details"]
-    text = Text(f"{mode(attributes)}  {size(attributes['size'])}  {moment(attributes['mtime'])}\n")
-    if told["target"] is not None:
-        text.append(f"-> {printable(told['target'])}\n")
-    for name, word in _DETAILS:
-        if details.get(name) not in (None, "", "no", "0"):
-            text.append(f"{word:>11} ", "dim")
-            text.append(f"{printable(details[name])}\n")
-    return text
