@@ -10,8 +10,8 @@ A server is well until the client knows what it needs; then it begins to misbeha
     would block     the answer is EWOULDBLOCK, always
     no bind back    it has forgotten its clients and cannot call them back: introductions never end
 
-Then every call of the face is made, in random order, by a client that has everything cached, or by one that
-has nothing. Each must end within the patience of 10 s by the clock of the test, with data or with an errno.
+Then every use of the face is made, in random order, by a client that has everything cached, or by one that
+has nothing. Each call must end within the patience of 10 s by the clock of the test, with data or with an errno.
 What got an errno has not been applied, neither here nor, when the server is well again, there; what returned
 is there. And once it is well the next request is served.
 """
@@ -29,6 +29,7 @@ import pytest
 import trio
 import trio.testing
 
+from realmfs.realms.server import State
 from realmfs.rpc2.service import Reply, Request, ServerConnection
 from realmfs.venus.face import Changes
 from realmfs.vice import calls
@@ -124,6 +125,7 @@ class Case:
         self.wanted: dict[str, list[Any]] = {}
         """What there may be under each name; more than one possibility only where a close failed."""
         self.outcomes: list[str] = []
+        self.longest = 0.0
         self._attr: dict[str, Any] = {}
 
     async def prepare(self, warm: bool) -> None:
@@ -164,7 +166,9 @@ class Case:
             said = "done"
         except (CodaError, FileNotFoundError) as error:
             said = str(error)
-        self.outcomes.append(f"{call.__name__}: {said} after {trio.current_time() - began:.1f} s")
+        spent = trio.current_time() - began
+        self.longest = max(self.longest, spent)
+        self.outcomes.append(f"{call.__name__}: {said} after {spent:.1f} s")
 
     async def lookup(self) -> None:
         await self.ino("read")
@@ -323,12 +327,12 @@ async def troubled(directory: Path, seed: int) -> AsyncIterator[tuple[Site, Trou
             yield where, box[0]
 
 
-async def suffer(directory: Path, what: str, opcode: int, seed: int) -> tuple[int, list[str]]:
+async def suffer(directory: Path, what: str, opcode: int, seed: int) -> tuple[int, Case]:
     """Bring a server into trouble at one kind of call and use everything; return how often it showed."""
     rng = random.Random(seed)
     warm = rng.random() < 0.6
     async with troubled(directory, seed) as (where, trouble):
-        options = {"own_servers": rng.random() < 0.5, "big_store": 4000}
+        options: dict[str, Any] = {"own_servers": rng.random() < 0.5, "big_store": 4000}
         maker = await where.client(**options)
         case = Case(maker)
         await case.prepare(warm)
@@ -339,6 +343,8 @@ async def suffer(directory: Path, what: str, opcode: int, seed: int) -> tuple[in
         uses = case.uses()
         rng.shuffle(uses)
         for use in uses:
+            if rng.random() < 0.4:
+                _doubt(client)
             await case.use(use)
             await trio.sleep(rng.choice([0, 0, 0, 1, 20]))
         trouble.end()
@@ -351,7 +357,14 @@ async def suffer(directory: Path, what: str, opcode: int, seed: int) -> tuple[in
         except BaseException:
             print("\n".join(case.outcomes))
             raise
-        return trouble.met, case.outcomes
+        return trouble.met, case
+
+
+def _doubt(client: MortalClient) -> None:
+    """Have the client believe that its promises are gone, so that it must ask."""
+    for server in client.realms.servers():
+        if server.state is State.UP:
+            client.venus.server_up(server)
 
 
 async def _served(client: MortalClient) -> None:
@@ -369,17 +382,22 @@ async def _served(client: MortalClient) -> None:
 @pytest.mark.logs(".")
 @pytest.mark.parametrize("what", TROUBLES)
 def test_every_call_ends_in_time(tmp_path: Path, what: str) -> None:
-    met = 0
-    for number, opcode in enumerate(KINDS):
+    met, longest = 0, 0.0
+    kinds = KINDS if os.environ.get("REALMFS_SLOW") else (ANY, *random.Random(FIRST).sample(KINDS[1:], 9))
+    for number, opcode in enumerate(kinds):
         seed = FIRST + number
         directory = tmp_path / str(number)
         directory.mkdir()
         clock = trio.testing.MockClock(autojump_threshold=0)
         try:
-            times, _ = trio.run(suffer, directory, what, opcode, seed, clock=clock)
+            times, case = trio.run(suffer, directory, what, opcode, seed, clock=clock)
         except BaseException:
             print(f"REALMFS_SEED={FIRST}: {what} at {opcode}")
             raise
         met += bool(times)
-    print(f"REALMFS_SEED={FIRST}: {met} of {len(KINDS)} kinds of calls were met")
+        longest = max(longest, case.longest)
+    print(
+        f"REALMFS_SEED={FIRST}: met {met} of {len(KINDS)} kinds of calls; the longest wait was {longest:.1f} s"
+    )
     assert met > len(KINDS) // 3
+    assert longest > 1 or what == "would block", "the callers had to wait"
