@@ -11,7 +11,7 @@ A server is well until the client knows what it needs; then it begins to misbeha
     no bind back    it has forgotten its clients and cannot call them back: introductions never end
 
 Then every use of the face is made, in random order, by a client that has everything cached, or by one that
-has nothing. Each call must end within the patience of 10 s by the clock of the test, with data or with an errno.
+has nothing. Each call must end within the patience of 10 s by the clock of the test, with data or an errno.
 What got an errno has not been applied, neither here nor, when the server is well again, there; what returned
 is there. And once it is well the next request is served.
 """
