@@ -28,7 +28,7 @@ def mount(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeMo
     files = tmp_path_factory.mktemp("ours")
     point = files / "coda"
     point.mkdir()
-    with mounted(rig, point, files / "run", "--cache-size", "2G", "--verbose") as made:
+    with mounted(rig, point, files / "run", "--cache-size", "2G") as made:
         yield made
 
 
