@@ -267,6 +267,13 @@ class Group:
         """
         return await store.fill(self.core, self.core.patience(patience).seconds)
 
+    async def meet(self) -> None:
+        """Contact the servers not met yet: one that comes up while others are asked voids what they say."""
+        async with trio.open_nursery() as nursery:
+            for replica in self.core.replicas:
+                if replica.server.state is State.UNKNOWN and replica.server.online:
+                    nursery.start_soon(replica.server.reach)
+
     async def try_all(self) -> None:
         """See to it that no server counts as down only because it was not tried since another came up.
 

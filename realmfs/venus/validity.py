@@ -25,6 +25,7 @@ from realmfs.realms.types import ANYUSER, Attributes
 from realmfs.venus.access import Access
 from realmfs.venus.core import Core
 from realmfs.venus.node import Node, Promise
+from realmfs.venus.stamps import VolumeStamps
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
 
@@ -43,6 +44,8 @@ class Validator:
     def __init__(self, core: Core, access: Access) -> None:
         self._core = core
         self._access = access
+        self.stamps: VolumeStamps | None = None
+        """What may spare asking about objects one by one."""
         self._in_batch: dict[int, Hashable] = {}  # inode number: the flight that asks for it among others
 
     async def status(self, node: Node, uid: int) -> None:
@@ -108,6 +111,8 @@ class Validator:
         if await self._comes_by_itself(node):
             return
         await self._core.enter(node.volume)
+        if self.stamps is not None and self._knows(node, uid) and await self.stamps.covers(node, uid):
+            return
         await self._core.flights.join(("status", node.ino, uid), lambda: self._ask(node, uid))
 
     async def _comes_by_itself(self, node: Node) -> bool:

@@ -122,6 +122,7 @@ class Venus:
         self.logins = Logins(core, self.reintegrator)
         self.acls = AccessLists(core, self.validator)
         self.hoard = Hoard(core, self.validator, self.fetcher, self.resolver, self.rights)
+        self.validator.stamps = self.hoard.stamps
         self.xattrs = ExtendedAttributes(core, self.rights, self.acls, self.hoard)
         self.programs = QuietPrograms(settings.quiet_programs)
         self._unmet: Counter[int] = Counter()  # lookups by the kernel of inodes that were not in memory

@@ -52,7 +52,8 @@ def python(rig: Rig, mount: NodeMount, *argv: str, within: float = 200.0) -> str
 
 def replicas(rig: Rig, mount: NodeMount, path: str) -> dict[str, object]:
     """What each server by itself has of an object: version vector, store id, contents."""
-    fid = json.loads(mount.command("stat", "--json", f"{mount.point}/{REALM}/{path}"))["fid"].split("@")[0]
+    stat = json.loads(mount.command("stat", "--json", f"{mount.point}/{REALM}/{path}"))
+    fid = stat["details"]["fid"]
     found: dict[str, object] = json.loads(python(rig, mount, "tests.interop.single", fid, *HOSTS))
     return found
 
