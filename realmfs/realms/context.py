@@ -50,8 +50,11 @@ class Context:
         """
         if self.nursery is None or key in self._running or len(self._running) >= MAX_BACKGROUND:
             return False
+        try:
+            self.nursery.start_soon(self._run, key, work)
+        except RuntimeError:  # it is closed: we are stopping, and what was cancelled is let go
+            return False
         self._running.add(key)
-        self.nursery.start_soon(self._run, key, work)
         return True
 
     async def _run(self, key: Any, work: Callable[[], Awaitable[object]]) -> None:

@@ -195,6 +195,8 @@ class Fetcher:
         if await self._validator.swept(node):
             return await self.begin(node, uid)
         if not self._core.flights.flying(("data", node.ino)):
+            if self._is_ours_and_empty(node):
+                return self._empty(node)
             self._refuse_hopeless(node)
             await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
             content = self.at_hand(node)  # who got in while we waited may have brought it, or begun to write
@@ -209,6 +211,28 @@ class Fetcher:
             content = self.at_hand(node)
         if content is None:
             raise CodaError(Code.ETIMEDOUT, node.label)
+        return content
+
+    def _is_ours_and_empty(self, node: Node) -> bool:
+        """Tell whether a file made here is empty: its container may be lost, its contents are not."""
+        return (
+            node.status is not None
+            and not node.status.length
+            and not (node.gone or node.conflict)
+            and self._data_is_ours(node)
+        )
+
+    def _empty(self, node: Node) -> Container:
+        cache = self._core.cache
+        content = cache.containers.create()
+        content.settle()
+        try:
+            with cache.transaction():
+                cache.objects.attach(node.ino, content)
+        except BaseException:
+            content.close()
+            raise
+        node.container, node.content = content.id, content
         return content
 
     def _filling(self, node: Node) -> Container | None:

@@ -328,7 +328,7 @@ class Run:
         elif chance < 0.27:
             await self._whatever_happens(self._time_passes)
         elif chance < 0.29:
-            _compare("the client has", await self.look(), self.model.looks())
+            _compare("the client has", await self.step(self.look), self.model.looks())
         elif chance < 0.45:
             kind = rng.choice(KINDS)
             self.points.arm(kind, int(rng.expovariate(0.2)))
