@@ -10,8 +10,8 @@ from realmfs.realms.presence import Presence
 from realmfs.realms.settings import RealmSettings
 from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
-from realmfs.rpc2.endpoint import Endpoint
-from realmfs.rpc2.service import Address
+from realmfs.rpc2.endpoint import Endpoint, udp_transport
+from realmfs.rpc2.service import Address, Transport
 from realmfs.rpc2.tunnel import connect_tcp
 from realmfs.vice.types import ClientId
 
@@ -34,6 +34,8 @@ class Context:
     tokens: Tokens = field(default_factory=Tokens)
     connect: Callable[[Address], Awaitable[trio.abc.Stream]] = connect_tcp
     """How to reach the TCP port of a server."""
+    open_port: Callable[[Address], Awaitable[Transport]] = udp_transport
+    """How to open a port of our own."""
     nursery: trio.Nursery | None = None
     _running: set[Any] = field(default_factory=set)
 

@@ -72,8 +72,10 @@ class Memory:
         self.realms: dict[str, RealmMemory] = {}
         self.off: set[str] = set()
         """Where we are off line by hand (presence.py)."""
+        self.port = 0
+        """Of the client that has not taken leave: ours, or after a crash that of the run before; 0: none."""
         if self._path is not None:
-            self.realms, self.off = _load(self._path)
+            self.realms, self.off, self.port = _load(self._path)
 
     def touch(self) -> None:
         """Tell that something has changed; the next `save` writes."""
@@ -108,6 +110,7 @@ class Memory:
             {
                 "version": _VERSION,
                 "off": sorted(self.off),
+                "port": self.port,
                 "realms": {name: asdict(known) for name, known in self.realms.items() if known.servers},
             },
             indent=1,
@@ -129,22 +132,22 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _load(path: Path) -> tuple[dict[str, RealmMemory], set[str]]:
+def _load(path: Path) -> tuple[dict[str, RealmMemory], set[str], int]:
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']}")
         realms = {str(name): _realm(known) for name, known in content["realms"].items()}
-        return realms, {str(name) for name in content.get("off", ())}
+        return realms, {str(name) for name in content.get("off", ())}, int(content.get("port", 0))
     except FileNotFoundError:
-        return {}, set()
+        return {}, set(), 0
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s: cannot be read (%s); realms are found anew", path, error)
     try:
         path.replace(path.with_suffix(".bad"))
     except OSError as error:
         log.warning("%s: cannot be set aside: %s", path, error.strerror)
-    return {}, set()
+    return {}, set(), 0
 
 
 def _realm(known: dict[str, Any]) -> RealmMemory:

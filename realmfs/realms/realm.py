@@ -65,6 +65,12 @@ class Realm:
         """Every server that has been of interest so far."""
         return list(self._servers.values())
 
+    def remembered_servers(self) -> list[Server]:
+        """Return every server that is remembered: by name, or as the place of a volume."""
+        hosts = {host for place in self.known.volumes.values() for _, _, host in place.replicas}
+        named = [self.server_at(*entry.address) for entry in self.known.servers]
+        return list({server.address: server for server in [*named, *map(self.server_at, hosts)]}.values())
+
     @property
     def root_servers(self) -> list[Server]:
         """The servers that the realms file or DNS names, in a new order at each use (realms.md §2 "Order").

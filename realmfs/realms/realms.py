@@ -16,6 +16,7 @@ import trio
 
 from realmfs.realms.callbacks import CallbackService
 from realmfs.realms.context import Context
+from realmfs.realms.farewell import say_farewell
 from realmfs.realms.login import LoginService
 from realmfs.realms.lookup import (
     FILE_SERVICE,
@@ -183,6 +184,7 @@ class Realms:
         """Probe, deliver second phases, look names up again, save; until cancelled."""
         async with trio.open_nursery() as self.context.nursery:
             self.context.nursery.start_soon(self.tokens.run_keyring)
+            self.context.nursery.start_soon(self._leave_late, self._memory.port)
             task_status.started()
             try:
                 housekeeping = 0.0
@@ -196,6 +198,27 @@ class Realms:
             finally:
                 with trio.CancelScope(shield=True):
                     await self._memory.save()
+
+    async def _leave_late(self, port: int) -> None:
+        """Note our port; after a crash, take leave in the name of who had the port found there."""
+        host, self._memory.port = self.context.endpoint.address
+        self._memory.touch()
+        await self._memory.save()
+        servers = {
+            server.address
+            for name, known in self._memory.realms.items()
+            if known.reached and self.presence.is_online(name) and (realm := self.realm_named(name))
+            for server in realm.remembered_servers()
+        }
+        if not port or port == self._memory.port or not servers:
+            return
+        try:
+            transport = await self.context.open_port((host, port))
+        except OSError as error:
+            log.info("no leave can be taken from port %d of the run before: %s", port, error.strerror)
+            return
+        told = await say_farewell(transport, servers)
+        log.info("the run before had crashed: %d of %d servers were told", told, len(servers))
 
     def _keep_house(self, now: float) -> None:
         self.context.background(("save",), self._memory.save)
@@ -222,6 +245,8 @@ class Realms:
         The last thing to do: promises, connections and callback channels are gone.
         """
         await self._take_leave(self.servers(), within)
+        self._memory.port = 0
+        self._memory.touch()
         for server in self.servers():
             self.context.endpoint.forget_peer(server.channel.peer)
             server.channel.reset()

@@ -179,8 +179,8 @@ async def fill(made: GroupWorld) -> list[str]:
         raw.volume, raw.root = volume, Fid.root(volume)
         raw._fids.clear()
         fids = [await raw.new_fid() for _ in range(OBJECTS)]
-        for start in range(0, OBJECTS, 100):
-            records = [raw.create(b"f%d" % n, fids[n]) for n in range(start, min(start + 100, OBJECTS))]
+        for start in range(0, OBJECTS, 40):
+            records = [raw.create(b"f%d" % n, fids[n]) for n in range(start, min(start + 40, OBJECTS))]
             await raw.update(records, EVERYBODY)
     return names
 

@@ -1,11 +1,17 @@
 """Servers that die, return, move or forget us: one short wait at most, and everybody is found again."""
 
+from pathlib import Path
+
 import pytest
 import trio
 
 from realmfs.realms.lookup import Answer, RootServer
+from realmfs.realms.realms import Realms
 from realmfs.realms.server import State
+from realmfs.realms.settings import RealmSettings
 from realmfs.realms.types import ANYUSER
+from realmfs.rpc2.endpoint import Endpoint
+from realmfs.rpc2.service import Address, Transport
 from realmfs.vice.calls import GetAttr, GetTime, NewConnectFS
 from realmfs.vice.errors import CodaError
 from tests.t3_realms.vicepeer import DIRECTORY, FILE, VOLUME, replicated
@@ -128,3 +134,39 @@ async def test_a_loaded_server_is_not_dead(servers: World) -> None:
     servers.each(lambda peer: peer.delay.__setitem__(NewConnectFS, 0.5))
     assert await spent(servers) >= 6.0
     assert servers.events.count("down") == 0
+
+
+async def test_leave_is_taken_for_a_run_that_crashed(servers: World, tmp_path: Path) -> None:
+    settings = RealmSettings(realms_file=tmp_path / "realms")
+    old = servers.net.transport((CLIENT, 41_000))
+    ports = [41_000]
+
+    async def run(transport: Transport, *, crash: bool) -> None:
+        endpoint = Endpoint(transport)
+        realms = Realms(endpoint, settings, servers.events, tmp_path / "state")
+
+        async def open_port(address: Address) -> Transport:
+            ports.append(address[1])
+            return servers.net.transport((CLIENT, address[1]))
+
+        realms.context.open_port = open_port
+        async with trio.open_nursery() as nursery:
+            await nursery.start(endpoint.run)
+            await nursery.start(realms.run)
+            volume = await (await realms.realm("r.test")).volume("/")
+            assert (await volume.group.get_attr(FILE, ANYUSER)).promised
+            with trio.fail_after(60):
+                while "port" not in (tmp_path / "state" / "realms.json").read_text():  # noqa: ASYNC110
+                    await trio.sleep(1)
+            await trio.sleep(10)
+            if not crash:
+                await realms.leave()
+            nursery.cancel_scope.cancel()
+
+    await run(old, crash=True)
+    assert all((CLIENT, 41_000) in peer.channels for peer in servers.peers)
+    await run(servers.net.transport((CLIENT, 41_001)), crash=False)
+    assert ports == [41_000, 41_000], "once from the old port"
+    assert all((CLIENT, 41_000) not in peer.channels for peer in servers.peers)
+    await run(servers.net.transport((CLIENT, 41_002)), crash=False)
+    assert ports == [41_000, 41_000], "who has left is not spoken for"
