@@ -103,7 +103,11 @@ class Memory:
         async with self._saving:
             if self._dirty and self._path is not None:
                 self._dirty = False
-                await self._write(self._path)
+                try:
+                    await self._write(self._path)
+                except trio.Cancelled:
+                    self._dirty = True  # it may not even have begun
+                    raise
 
     async def _write(self, path: Path) -> None:
         text = json.dumps(
