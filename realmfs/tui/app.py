@@ -1,16 +1,20 @@
 """The application: the status line, the tabs, the panes, and the line to the daemon."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.notifications import SeverityLevel
+from textual.screen import Screen
+from textual.theme import Theme
 from textual.widgets import ContentSwitcher, Footer, Tab, Tabs
 
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
+from realmfs.tui.help import Help, keys_of
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.panes.browse import BrowsePane
@@ -19,6 +23,7 @@ from realmfs.tui.panes.events import EventsPane
 from realmfs.tui.panes.hoard import HoardPane
 from realmfs.tui.panes.reintegration import ReintegrationPane
 from realmfs.tui.panes.servers import ServersPane
+from realmfs.tui.remembered import remember_theme, remembered_theme
 from realmfs.tui.starting import Banner, start_daemon
 from realmfs.tui.statusline import StatusLine
 
@@ -42,20 +47,27 @@ class RealmfsApp(App[None]):
     CSS_PATH = "realmfs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(str(number), f"show('{pane.key}')", pane.title, show=False)
+            Binding(str(number), f"show('{pane.key}')", pane.title, show=False, tooltip=f"Go to {pane.title}")
             for number, pane in enumerate(PANES, 1)
         ),
-        Binding("right_square_bracket", "turn(1)", "Next pane", show=False),
-        Binding("left_square_bracket", "turn(-1)", "Previous pane", show=False),
-        Binding("r", "refresh_pane", "Refresh"),
+        Binding("right_square_bracket", "turn(1)", "Next pane", show=False, tooltip="Next pane"),
+        Binding("left_square_bracket", "turn(-1)", "Previous pane", show=False, tooltip="Previous pane"),
+        Binding("r", "refresh_pane", "Refresh", show=False),
         Binding("S", "start_daemon", "Start the daemon", show=False),
-        Binding("question_mark", "show_help_panel", "Help"),
-        Binding("q", "quit", "Quit"),
+        Binding("question_mark", "keys", "Help"),
+        Binding("q", "quit", "Quit", tooltip="Leave; the daemon and the mount stay"),
     ]
 
-    def __init__(self, socket: Path, config: Path | None = None) -> None:
-        """Talk to the daemon at `socket`; `config` is handed on to one that is started from here."""
+    def __init__(self, socket: Path, config: Path | None = None, state: Path | None = None) -> None:
+        """Talk to the daemon at `socket`; `config` is handed on to one that is started from here.
+
+        The theme is remembered in the directory `state`; None: not at all.
+        """
         super().__init__()
+        self._state = state
+        theme = remembered_theme(state)
+        if theme in self.available_themes:
+            self.theme = theme
         self.link = Link(socket, self)
         self._config = config
         self._starting = False
@@ -68,11 +80,12 @@ class RealmfsApp(App[None]):
         with ContentSwitcher(initial=PANES[0].key):
             for pane in PANES:
                 yield pane(self.link)
-        yield Footer()
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Begin to talk."""
         self.query_one(Tabs).can_focus = False
+        self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.run_worker(self.link.run(), group="link")
         self.set_interval(STATUS_EVERY, self._ask_status)
 
@@ -105,7 +118,8 @@ class RealmfsApp(App[None]):
             status = await self.link.call("daemon.status")
         except (NoDaemonError, ControlError):
             return  # the line says so itself
-        self.query_one(StatusLine).tell(status)
+        for line in self.query(StatusLine):  # none if the screen has gone meanwhile
+            line.tell(status)
 
     # panes
 
@@ -132,6 +146,30 @@ class RealmfsApp(App[None]):
     def action_refresh_pane(self) -> None:
         """Ask the daemon again."""
         self.pane.shown()
+
+    def action_keys(self) -> None:
+        """List all keys of this pane."""
+        self.push_screen(Help(type(self.pane), type(self)))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
+        """Offer every action of every pane in the command palette; those of the pane in front first."""
+        yield from super().get_system_commands(screen)
+        panes = sorted(self.query(Pane), key=lambda pane: pane is not self.pane)
+        for pane in panes:
+            yield SystemCommand(f"Go to {pane.title}", "Pane", partial(self.action_show, pane.key))
+        for pane in panes:
+            for key in keys_of(type(pane)):
+                run = partial(self._run_in, pane, key.action)
+                yield SystemCommand(f"{pane.title}: {key.name}", f"{key.text} ({key.keys})", run)
+
+    async def _run_in(self, pane: Pane, action: str) -> None:
+        self.action_show(pane.key)
+        await self.run_action(action, pane)
+
+    def _theme_changed(self, theme: Theme) -> None:
+        why_not = remember_theme(self._state, theme.name)
+        if why_not is not None:
+            self.notify(why_not, title="The theme is not remembered", severity="warning", markup=False)
 
     # the daemon itself
 

@@ -39,16 +39,13 @@ def facts(told: Mapping[str, Any], servers: Sequence[Server]) -> Text:
             _append(text, word, printable(details[name]))
     known = {server["address"].split(":")[0]: server for server in servers}
     replicas = details.get("servers", "").split()
-    for number, (address, version) in enumerate(
-        zip(replicas, _versions(details, len(replicas)), strict=True)
-    ):
+    if len(replicas) > 1:
+        _append(text, "replicas", agreement(details, len(replicas)))
+    for address, version in zip(replicas, _versions(details, len(replicas)), strict=True):
         server = known.get(address.split(":")[0], {})
         mark, colour = _SERVERS.get(server.get("state", ""), ("?", "dim"))
-        text.append(f"{'' if number else 'replicas':>{WIDE}} ", "dim")
         text.append(mark, colour).append(f" {printable(server.get('name') or address)}")
-        text.append(f"  v{version}\n" if version else "\n", "dim")
-    if len(replicas) > 1:
-        _append(text, "agreement", agreement(details, len(replicas)))
+        text.append(f" v{version}\n" if version else "\n", "dim")
     return text
 
 

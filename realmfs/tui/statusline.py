@@ -27,6 +27,8 @@ def summary(status: Mapping[str, Any]) -> str:
     servers = f"[green]● {up} up[/]" if not down else f"[yellow]● {up} up, {down} down[/]"
     if not up:
         servers = "[red]○ offline[/]" if down else "○ no server yet"
+    if status["off_line"]:
+        servers = f"[yellow]○ off line {escape(status['off_line'][0])}[/]"
     pending = status["pending"]
     waiting = f"[yellow]{pending} pending ({size(status['pending_bytes'])})[/]" if pending else "0 pending"
     cached = f"cache {size(status['cache_used'])} of {size(status['cache_size'])}"

@@ -6,9 +6,11 @@ still too much the columns in `drop` are left out, the first of them first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.widgets import DataTable
 from textual.widgets.data_table import ColumnKey, RowKey
@@ -17,12 +19,18 @@ Cell = str | Text
 
 MOST_SINGLY = 8
 """Rows that are taken out one by one; Textual counts all rows again for each."""
-NARROWEST = 16
+NARROWEST = 24
 """Columns are not shrunk below this before others are dropped."""
 
 
 class Rows(DataTable[Text]):
     """A table of rows with keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+        Binding("G", "scroll_bottom", "Last", show=False),
+    ]
 
     def __init__(
         self,

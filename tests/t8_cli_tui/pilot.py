@@ -28,14 +28,19 @@ def drive(
     asyncio.run(run())
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    """Let the interface work until the condition holds. Fails after WITHIN seconds, showing the screen."""
+async def until(
+    pilot: Pilot[None], condition: Callable[[], bool], *, within: float = WITHIN, wanted: str = ""
+) -> None:
+    """Let the interface work until the condition holds.
+
+    Fails after `within` seconds, showing the screen, and after it what was wanted.
+    """
     try:
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(within):
             while not condition():
                 await pilot.pause(0.02)
     except TimeoutError:
-        pytest.fail(f"waited in vain; the screen:\n{screen_text(pilot.app)}")
+        pytest.fail(f"waited in vain; the screen:\n{screen_text(pilot.app)}\n{wanted}")
 
 
 def screen_text(app: App[None]) -> str:

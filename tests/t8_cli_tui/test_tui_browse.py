@@ -114,7 +114,7 @@ def test_the_agreement_of_replicas_is_told(vv: str, said: str) -> None:
     text = facts(
         told(vv=vv, servers="10.0.0.1 10.0.0.2 10.0.0.3"), [{"address": "10.0.0.2:2432", "state": "up"}]
     )
-    assert f"agreement {said}\n" in text.plain
+    assert f"replicas {said}\n" in text.plain
     assert text.plain.count("●") == 1
 
 

@@ -42,7 +42,7 @@ class BrowsePane(Pane):
         Binding("H", "hoard", "Hoard", tooltip="Hoard it with all below, or no longer"),
         Binding("g", "go", "Go to"),
         Binding("exclamation_mark", "shell", "Shell"),
-        Binding("y", "copy_path", "Copy path"),
+        Binding("y", "copy_path", "Copy"),
         Binding("h", "cursor_out", "Out", show=False),
         Binding("l", "cursor_in", "In", show=False),
         Binding("j", "cursor(1)", "Down", show=False),
@@ -69,6 +69,7 @@ class BrowsePane(Pane):
         """Open the root."""
         super().on_mount()
         self.query_one("#browse-filter").display = False
+        self.query_one("#preview").display = False
         self.files.root.expand()
 
     @property
@@ -134,7 +135,9 @@ class BrowsePane(Pane):
         preview = Text()
         if told["attributes"]["type"] == "file" and told["details"].get("state") in ("cached", "dirty"):
             preview = await self._preview(place.path, told["attributes"]["size"])
-        self.query_one("#preview", Static).update(preview)
+        shown = self.query_one("#preview", Static)
+        shown.display = bool(preview)
+        shown.update(preview)
 
     async def _preview(self, path: str, length: int) -> Text:
         text = await text_of(self.link, path, length, PREVIEW)

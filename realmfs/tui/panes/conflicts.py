@@ -36,7 +36,7 @@ class ConflictsPane(Pane):
     period = 5.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Mark"),
-        Binding("a", "mark_all", "Mark all"),
+        Binding("a", "mark_all", "All"),
         Binding("o", "keep('local')", "Keep ours"),
         Binding("s", "keep('server')", "Keep theirs"),
         Binding("b", "keep('both')", "Keep both"),
@@ -50,7 +50,12 @@ class ConflictsPane(Pane):
 
     def compose(self) -> ComposeResult:
         """Put the list over the versions."""
-        yield Rows(("", "path", "between", "refused", "since", "waiting"), id="conflicts-table")
+        yield Rows(
+            ("", "path", "between", "refused", "since", "waiting"),
+            id="conflicts-table",
+            shrink=("path", "refused"),
+            drop=("waiting", "since"),
+        )
         with VerticalScroll(id="versions"):
             yield Static(id="versions-facts", markup=False)
             yield Static(id="versions-diff", markup=False)

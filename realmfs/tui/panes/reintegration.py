@@ -40,11 +40,11 @@ class ReintegrationPane(Pane):
     period = 5.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "send", "Send now"),
-        Binding("t", "retry", "Try refused"),
+        Binding("t", "retry", "Retry"),
         Binding("p", "pause", "Pause"),
         Binding("D", "discard", "Discard"),
         Binding("e", "export", "Export"),
-        Binding("o", "line", "Off/on line"),
+        Binding("o", "line", "On/off"),
     ]
 
     def __init__(self, link: Link) -> None:
@@ -58,8 +58,15 @@ class ReintegrationPane(Pane):
     def compose(self) -> ComposeResult:
         """Put volumes over changes over history."""
         yield Static(id="log-state")
-        yield Rows(("volume", "state", "waits", "size", "oldest", "why"), id="log-volumes")
-        yield Rows(("", "change", "path", "size", "age", "by", "state"), id="log-changes")
+        yield Rows(
+            ("volume", "state", "waits", "size", "oldest", "why"), id="log-volumes", shrink=("why", "volume")
+        )
+        yield Rows(
+            ("", "change", "path", "size", "age", "by", "state"),
+            id="log-changes",
+            shrink=("state", "path"),
+            drop=("by", ""),
+        )
         yield Static("Sent, records a second", classes="heading")
         yield Sparkline(list(self._sent), id="log-rate")
         yield RichLog(id="log-history", max_lines=500, wrap=False)

@@ -47,6 +47,8 @@ class ServersPane(Pane):
         yield Rows(
             ("realm", "server", "state", "round trip", "bandwidth", "heard", "protection, or why down"),
             id="servers-table",
+            shrink=("protection, or why down", "server", "realm"),
+            drop=("bandwidth",),
         )
         yield Static("Tokens", classes="heading")
         yield Rows(("realm", "user", "state", "ends in", "pending"), id="tokens-table")
