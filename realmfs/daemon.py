@@ -25,11 +25,14 @@ from realmfs.cache.limits import Limits
 from realmfs.control.cache import CacheMethods
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.connectivity import Connectivity
+from realmfs.control.controlfiles import with_control_files
 from realmfs.control.facts import DaemonFacts
+from realmfs.control.habits import Habits
 from realmfs.control.hoard import HoardMethods
 from realmfs.control.logins import Logins
 from realmfs.control.sending import Sending
 from realmfs.control.server import ControlServer, SocketError
+from realmfs.control.volumestatus import VolumeStatuses
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
 from realmfs.host.conditions import Conditions
@@ -130,7 +133,10 @@ class Daemon:
                     Logins(realms, cache),
                     venus.events,
                     shared=settings.allow_other,
-                    topics=[Conflicts(venus, settings.state_dir).methods],
+                    topics=[
+                        Conflicts(venus, settings.state_dir).methods,
+                        VolumeStatuses(venus, venus.core).methods,
+                    ],
                     methods=Connectivity(realms, lambda: cache.log.count).methods()
                     | Sending(venus.core, venus.reintegrator).methods()
                     | HoardMethods(venus).methods()
@@ -140,7 +146,7 @@ class Daemon:
                 above.start_soon(conditions.run)
                 above.start_soon(network.watch, realms.network_changed)
                 above.start_soon(SleepWatch(realms.fall_asleep, realms.wake_up).run)
-                await self._until_the_end(venus, facts, ready)
+                await self._until_the_end(venus, facts, Habits(control.session), ready)
                 venus.commit_open_files()
                 above.cancel_scope.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LEAVE_WITHIN):
@@ -162,7 +168,9 @@ class Daemon:
             channels=settings.channel_policy,
         )
 
-    async def _until_the_end(self, venus: Venus, facts: DaemonFacts, ready: Callable[[str], None]) -> None:
+    async def _until_the_end(
+        self, venus: Venus, facts: DaemonFacts, habits: Habits, ready: Callable[[str], None]
+    ) -> None:
         if not self._kernel:
             ready(_with_warnings("serving without a mount", facts.status().troubles))
             await self._ending.wait()
@@ -183,7 +191,7 @@ class Daemon:
         facts.kernel = session
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as mounted:
-                await mounted.start(session.run, venus)
+                await mounted.start(session.run, with_control_files(venus, habits))
                 nursery.start_soon(self._unmount_at_the_end, session)
                 ready(_with_warnings(f"mounted on {session.directory}", facts.status().troubles))
             nursery.cancel_scope.cancel()

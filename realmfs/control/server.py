@@ -95,6 +95,10 @@ class ControlServer:
         self._topics = topics
         self._count = 0
 
+    def session(self, caller: Caller) -> Session:
+        """Return the methods for one caller."""
+        return Session(self._files, self._facts, self._logins, caller, self._methods, self._topics)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; removes the socket in the end. Raises SocketError."""
         listener = self._listen()
@@ -148,8 +152,7 @@ class ControlServer:
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
             caller = Caller(uid, gid, pid, kernel=False)
-            session = Session(self._files, self._facts, self._logins, caller, self._methods, self._topics)
-            await Conversation(stream, session, self._events).run()
+            await Conversation(stream, self.session(caller), self._events).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket went away")
         except Exception:

@@ -1,0 +1,78 @@
+"""What a volume's servers say about it, and where it is mounted: `volumes.status` and `volumes.path`."""
+
+import errno
+from collections.abc import Mapping
+
+from realmfs.control import messages
+from realmfs.control.protocol import ControlError
+from realmfs.control.service import Method
+from realmfs.control.walk import Walk
+from realmfs.venus.core import Core
+from realmfs.venus.face import Caller, FileSystem
+from realmfs.vice.errors import CodaError
+
+
+class VolumeStatuses:
+    """The method; `core` knows which volume an object is of."""
+
+    def __init__(self, files: FileSystem, core: Core) -> None:
+        self._files = files
+        self._core = core
+
+    def methods(self, caller: Caller) -> Mapping[str, Method]:
+        """Return it for one caller."""
+
+        async def status(params: messages.VolumeOf) -> messages.VolumeStatus:
+            return await self._status(caller, params)
+
+        return {
+            "volumes.status": Method(messages.VolumeOf, status),
+            "volumes.path": Method(messages.VolumeId, self._path),
+        }
+
+    async def _path(self, params: messages.VolumeId) -> messages.PathOf:
+        """Tell the path of a volume's root."""
+        for row in self._core.cache.volumes.all():
+            if row.id == params.id and self._core.cache.realms.get(row.realm).name == params.realm:
+                volume = self._core.volumes.by_key(row.key)
+                root = self._core.nodes.get(volume, volume.root)
+                return messages.PathOf(self._core.path(root).strip("/"))
+        raise ControlError.of_errno(errno.ENOENT, f"volume {params.id:x} of {params.realm} is not known here")
+
+    async def _status(self, caller: Caller, params: messages.VolumeOf) -> messages.VolumeStatus:
+        """Tell of the volume that holds the object at a path; its servers are asked unless `local`."""
+        walk = Walk(self._files, caller)
+        try:
+            node = self._core.nodes.by_number((await walk.to(params.path)).ino)
+        finally:
+            walk.give_back()
+        volume = node.volume
+        waiting = self._core.cache.log.summary(volume.key)
+        place = volume.place
+        told = None
+        if not params.local and volume.reachable:
+            try:
+                told = await self._core.group(volume).volume_status(caller.uid)
+            except CodaError as error:
+                raise ControlError.of_errno(error.errno, f"{volume.name}@{volume.realm}: {error}") from error
+        quota = None if told is None else told.status
+        return messages.VolumeStatus(
+            realm=volume.realm,
+            name=volume.name,
+            id=volume.id,
+            type=0 if quota is None else quota.type,
+            state=volume.state.value,
+            pending=waiting.records,
+            pending_bytes=waiting.bytes,
+            conflict=any(each.volume is volume for each in self._core.conflicts.all()),
+            offline="" if told is None else told.offline.decode("utf-8", "replace"),
+            motd="" if told is None else told.motd.decode("utf-8", "replace"),
+            max_quota=None if quota is None else quota.max_quota,
+            blocks_used=None if quota is None else quota.blocks_in_use,
+            partition_free=None if quota is None else quota.partition_available,
+            partition_size=None if quota is None else quota.partition_blocks,
+            replicas=[
+                messages.Replica(one.slot, f"{one.volume_id:x}", one.server.address[0])
+                for one in (() if place is None else place.replicas)
+            ],
+        )
