@@ -172,7 +172,7 @@ class Hoard:
                     walk.progress.phase, walk.progress.ended = "done", trio.current_time()
                     self.last_walk = trio.current_time()
             complete = walk.settled
-            self.survey = survey = await self._surveyor.survey(self.contexts)
+            self.survey = survey = await self._surveyor.survey(self.contexts, walk.confirmed)
             progress = walk.progress
             self._core.events.publish(
                 HoardProgress("done", progress.percent, progress.files, progress.fetched)
@@ -244,7 +244,7 @@ class Hoard:
             await walk.status()
             await walk.again()
             await walk.settle()
-            self.survey = await self._surveyor.survey(self.contexts)
+            self.survey = await self._surveyor.survey(self.contexts, walk.confirmed)
             return self.survey
 
     async def plan(self) -> Plan:
@@ -335,7 +335,7 @@ class Hoard:
         walk = Walk(self._means, contexts, fetch=True, tell=self._fetched)
         await walk.status(validate=False)
         await walk.data()
-        survey = await self._surveyor.survey(contexts)
+        survey = await self._surveyor.survey(contexts, walk.confirmed)
         return Outcome(
             walk.progress.files, walk.progress.fetched, walk.progress.seconds, survey.ready, survey
         )

@@ -56,9 +56,12 @@ class Binder:
         # An object replaced while it was open lives on under a new number (nodes.retire).
         return self._core.nodes.get(node.volume, node.fid) if node.replaced else node
 
-    def has_data(self, node: Node) -> bool:
-        """Tell whether the contents of an object are here, and all of them."""
-        if node.status is None or node.stale:
+    def has_data(self, node: Node, *, confirmed: bool = False) -> bool:
+        """Tell whether the contents of an object are here, and all of them.
+
+        `confirmed`: servers said so for itself, whatever a later question about many has left open.
+        """
+        if node.status is None or (node.stale and not confirmed):
             return False
         if node.is_directory:
             return node.directory is not None or self._core.cache.directories.has(node.ino)

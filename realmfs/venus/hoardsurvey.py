@@ -5,7 +5,7 @@ missing objects in order of priority, against the replaceable ones from the othe
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from dataclasses import dataclass, field
 
 import trio
@@ -93,8 +93,8 @@ class Surveyor:
         self._core = core
         self._binder = binder
 
-    async def survey(self, contexts: Contexts) -> Survey:
-        """Look at every context."""
+    async def survey(self, contexts: Contexts, confirmed: Container[int] = frozenset()) -> Survey:
+        """Look at every context. `confirmed`: known to be current, though no promise covers them."""
         survey, seen = Survey(), set[int]()
         async for context in _slowly(contexts):
             survey.census.count(context)
@@ -110,13 +110,13 @@ class Surveyor:
             for number in (context.number, *context.along):
                 if number not in seen:
                     seen.add(number)
-                    self._look(survey, tally, context, number)
+                    self._look(survey, tally, context, number, number in confirmed)
         return survey
 
-    def _look(self, survey: Survey, tally: Tally, context: Context, number: int) -> None:
+    def _look(self, survey: Survey, tally: Tally, context: Context, number: int, confirmed: bool) -> None:
         node = self._core.nodes.by_number(number)
         size = node.status.length if node.status is not None else None
-        here = (node.valid or node.ours) and self._binder.has_data(node)
+        here = (node.valid or node.ours or confirmed) and self._binder.has_data(node, confirmed=confirmed)
         tally.objects += 1
         tally.bytes += size or 0
         tally.unknown += size is None

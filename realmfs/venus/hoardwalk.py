@@ -26,6 +26,7 @@ from realmfs.cache.hoard import Expand
 from realmfs.cache.replacement import STANDARD
 from realmfs.venus.core import Core
 from realmfs.venus.errand import errand
+from realmfs.venus.face import ROOT_INODE
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.gather import SMALL, Gatherer, Ticket
 from realmfs.venus.hoardbind import Binder
@@ -44,8 +45,10 @@ log = logging.getLogger(__name__)
 AT_ONCE = 192
 """Contexts in work: so many that loads of fifty fill while others are being fetched."""
 LARGE_AT_ONCE = 2
-PAUSES = (1.0, 3.0, 8.0, 15.0)
+PAUSES = (3.0, 5.0, 10.0, 20.0)
 """Seconds before each further attempt at what got no answer."""
+PATIENT = 1
+"""Of these, how many are made when only promises are lacking."""
 SLICE = 100
 """Members looked at between two pauses."""
 MEDIUM_TERM = 75
@@ -130,7 +133,10 @@ class Walk:
         self._busy = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._hopeless: tuple[int, int] | None = None  # priority and size of what did not fit
-        self._unanswered: list[Context] = []
+        self._unanswered = False
+        self._unpromised = False
+        self.confirmed: set[int] = set()
+        """Numbers of objects that are current, as all servers said during the walk, but promised by none."""
         self._seen = 0
         self.progress = Progress()
         self.settled = False
@@ -226,7 +232,7 @@ class Walk:
 
     def _failed(self, context: Context, error: CodaError) -> None:
         if error.code in (Code.ETIMEDOUT, Code.EWOULDBLOCK, Code.EAGAIN):
-            self._unanswered.append(context)
+            self._unanswered = True
         if error.code is Code.ENOSPC:
             self._no_room(context)
         elif error.code in _LATER:
@@ -252,11 +258,13 @@ class Walk:
             return
         if node.is_directory:
             await self._directory(context, node)
-            return
-        await self._file(context, node)
-        node = binder.node(context)
-        if node is not None and node.type is ObjectType.SYMLINK:
-            await self._link(context, node)
+        else:
+            await self._file(context, node)
+            node = binder.node(context)
+            if node is not None and node.type is ObjectType.SYMLINK:
+                await self._link(context, node)
+        for number in (context.number, *context.along):
+            await self._confirm(self._core.nodes.by_number(number), context.entry.uid)
 
     async def _directory(self, context: Context, node: Node) -> None:
         here = self._means.fetcher.present(node) is not None
@@ -310,7 +318,6 @@ class Walk:
         if self._means.binder.has_data(node) or node.ours:
             with self._core.cache.transaction():
                 self._means.binder.claim(context, node)
-            self._settled(context, node)
             return
         known = node.status is not None and not node.stale
         roomy = self._core.cache.replacement.fits(size=AT_ONCE * SMALL, objects=AT_ONCE)
@@ -326,10 +333,16 @@ class Walk:
         elif not self._means.binder.has_data(node):
             self._lacks(context, node)
 
-    def _settled(self, context: Context, node: Node) -> None:
-        """What is here, but not promised, is asked for again: its replicas may be becoming equal just now."""
-        if not node.valid and not node.ours:
-            self._unanswered.append(context)
+    async def _confirm(self, node: Node, uid: int) -> None:
+        """Ask about what no promise covers, by itself: it may be current all the same. Raises CodaError.
+
+        The replicas of what was just written become equal a little later, so it is worth asking once more.
+        """
+        if node.valid or node.ours or node.ino == ROOT_INODE:
+            return
+        await self._means.validator.get_attr(node, uid)
+        self._unpromised = True
+        self.confirmed.add(node.ino)
 
     def _lacks(self, context: Context, node: Node) -> None:
         self._lacking.append(context)
@@ -340,7 +353,6 @@ class Walk:
         await self._means.gatherer.bring(node, context.entry.uid, self._claims(context))
         if self._means.binder.has_data(node):
             self._came(node)
-            self._settled(context, node)
 
     def _came(self, node: Node) -> None:
         self.progress.files += 1
@@ -390,14 +402,16 @@ class Walk:
 
         What they had promised before they came up again has to be asked for anew.
         """
-        for pause in PAUSES:
-            if not self._unanswered and self._lost() == self._seen:
+        for number, pause in enumerate(PAUSES):
+            troubled = self._unanswered or self._lost() != self._seen
+            if not troubled and (not self._unpromised or number >= PATIENT):
                 return
             volumes = {context.entry.volume for context in self._contexts.roots.values()}
             if not any(self._core.volumes.by_key(key).reachable for key in volumes):
                 return
             await trio.sleep(pause)
-            self._unanswered.clear()
+            self._unanswered = self._unpromised = False
+            self.confirmed.clear()
             await self.status()
             if self._fetch:
                 await self.data()
@@ -420,6 +434,7 @@ class Walk:
                 await self._bring(context, node)
             else:
                 await self._large(context, node)
+            await self._confirm(node, context.entry.uid)
         finally:
             self.progress.files_left -= 1
             self.progress.bytes_left -= length
@@ -440,7 +455,6 @@ class Walk:
         with self._core.cache.transaction():
             self._means.binder.claim(context, node)
         self._came(node)
-        self._settled(context, node)
 
     # -- settling --------------------------------------------------------------------------------------
 

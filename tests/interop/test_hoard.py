@@ -57,6 +57,7 @@ def hoarder(rig: Rig, tmp_path: Path) -> Iterator[NodeMount]:
         yield mount
 
 
+@pytest.mark.timeout(280)
 def test_a_tree_of_three_volumes_is_there_without_servers(
     rig: Rig, alice: Place, tree: str, source: Path, hoarder: NodeMount
 ) -> None:
