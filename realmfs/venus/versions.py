@@ -51,7 +51,14 @@ class Versions:
         if ours is not None:
             versions.append(Version(LOCAL, ours, None))
         for name, replica in self._replicas(node).items():
-            theirs = await self._theirs(node, replica, name, caller.uid)
+            if not replica.server.available:
+                continue
+            try:
+                theirs = await self._theirs(node, replica, name, caller.uid)
+            except CodaError as error:
+                if error.code is not Code.ETIMEDOUT:
+                    raise
+                continue
             if theirs is not None:
                 versions.append(Version(name, theirs, replica))
         return versions
@@ -61,11 +68,15 @@ class Versions:
         return [version.name for version in await self.all(caller, node)]
 
     async def named(self, caller: Caller, node: Node, name: bytes) -> Node | None:
-        """Return the version of that name; None if there is none."""
+        """Return the version of that name; None if there is none. Raises CodaError ETIMEDOUT: who can tell."""
         if name == LOCAL:
             return self.ours(node)
         replica = self._replicas(node).get(name)
-        return None if replica is None else await self._theirs(node, replica, name, caller.uid)
+        if replica is None:
+            return None
+        if not replica.server.available:
+            raise CodaError(Code.ETIMEDOUT, f"{replica.server} does not answer")
+        return await self._theirs(node, replica, name, caller.uid)
 
     def ours(self, node: Node) -> Node | None:
         """Return the object as it is here, if changes of it were refused and it was not removed."""
@@ -82,7 +93,7 @@ class Versions:
         return any(entry.opcode in _MAKES for entry in self._core.conflicts.about(node.ino))
 
     def _replicas(self, node: Node) -> dict[bytes, Replica]:
-        """Return the replicas on servers that are up, by the names of their servers, each unique."""
+        """Return the replicas by the names of their servers, each unique."""
         place = node.volume.place
         if place is None or place.type is not VolumeType.REPLICATED:
             return {}
@@ -91,12 +102,11 @@ class Versions:
         for replica, name in zip(place.replicas, names, strict=True):
             if names.count(name) > 1:
                 name = "{}:{}".format(*replica.server.address)
-            if replica.server.available:
-                found[name.encode()] = replica
+            found[name.encode()] = replica
         return found
 
     async def _theirs(self, node: Node, replica: Replica, name: bytes, uid: int) -> Node | None:
-        """Return the version at one server; None if it has none, or cannot be asked."""
+        """Return the version at one server; None if it has none."""
         try:
             volume = await self.replica_volume(node.volume, replica)
             other = self.is_made_here(node) or self._core.conflicts.heir(node.ino) is not None
@@ -104,7 +114,7 @@ class Versions:
             if found is None:
                 found = await self._by_name(volume, node, uid)
         except CodaError as error:
-            if error.code in _ABSENT or error.code is Code.ETIMEDOUT:
+            if error.code in _ABSENT:
                 return None
             raise
         if found is not None:

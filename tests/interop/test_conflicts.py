@@ -163,7 +163,8 @@ def test_one_file_is_written_on_both_sides_of_a_split_of_the_servers(
     seconds_until(lambda: ours.pending() == 0, SENT_WITHIN)
     join_servers(rig, ours)
     seconds_until(lambda: "s1.rig.test" in _entries(here, "f"), FOUND_WITHIN)
-    assert here.names("f") == ["s1.rig.test", "s2.rig.test", "s3.rig.test"]
+    servers = ["s1.rig.test", "s2.rig.test", "s3.rig.test"]
+    seconds_until(lambda: _entries(here, "f") == servers, FOUND_WITHIN)
     assert here.read("f/s1.rig.test") == b"written through s1\n"
     for server in (2, 3):
         assert here.read(f"f/s{server}.rig.test") == b"written through s2 and s3\n"
