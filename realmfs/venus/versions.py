@@ -68,7 +68,7 @@ class Versions:
         return [version.name for version in await self.all(caller, node)]
 
     async def named(self, caller: Caller, node: Node, name: bytes) -> Node | None:
-        """Return the version of that name; None if there is none. Raises CodaError ETIMEDOUT: who can tell."""
+        """Return the version of that name; None if there is none. Raises CodaError: ETIMEDOUT."""
         if name == LOCAL:
             return self.ours(node)
         replica = self._replicas(node).get(name)
