@@ -78,13 +78,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What fits into a batch: records, files, bytes of contents. A store above `big` bytes is large."""
+    """What fits into a batch: records, files, bytes of contents, directories with changed entries.
+
+    A store above `big` bytes is large.
+    """
 
     own_servers: bool
     records: int
     files: int
     big: int
     size: int
+    directories: int = 40
+    """Servers not ours list at most 50 stale directories in an answer; two of three were seen to fall silent
+    over a batch in which there were more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,7 @@ class _Selection:
         self._passed = _Passed()
         self._touched: set[int] = set()
         self._made: set[int] = set()
+        self._parents: set[int] = set()
         self._files = 0
         self._bytes = 0
 
@@ -171,6 +178,7 @@ class _Selection:
             return
         self.chosen.append(record.sequence)
         self._touched |= record.objects
+        self._parents |= record.parents
         if record.opcode in MAKES:
             self._made |= record.objects
         if record.opcode == Store.OPCODE:
@@ -195,6 +203,9 @@ class _Selection:
         if self.kind is None:
             self.kind = its
         if its is not self.kind:
+            return False
+        crowded = len(self._parents | record.parents) > self._rules.directories
+        if self.chosen and crowded and not self._rules.own_servers:
             return False
         if record.opcode != Store.OPCODE or not self._files:
             return True

@@ -152,7 +152,7 @@ def test_batches_keep_the_order_of_what_belongs_together(
         )
         for n, (opcode, objects, parents, names, length, mark) in enumerate(records)
     ]
-    rules = Rules(own_servers, records=5, files=3, big=1000, size=25)
+    rules = Rules(own_servers, records=5, files=3, big=1000, size=25, directories=2)
     sent: list[int] = []
     uploaded: set[int] = set()
     while True:
@@ -172,6 +172,8 @@ def test_batches_keep_the_order_of_what_belongs_together(
         assert len(stores) < 2 or sum(stores) <= 25
         assert not any(record.held or record.blocked for record in chosen)
         assert own_servers or not stores or len(stores) == len(chosen)
+        directories = frozenset[int]().union(*(record.parents for record in chosen))
+        assert own_servers or len(chosen) == 1 or len(directories) <= 2
         if batch.kind is Kind.CHANGES:
             assert not any(record.opcode in MAKES for record in chosen)
         assert batch.kind is not Kind.HANDLE or len(chosen) == 1
