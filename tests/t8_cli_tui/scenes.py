@@ -139,7 +139,12 @@ def shown(params: Mapping[str, Any]) -> Any:
 
 
 def contents(params: Mapping[str, Any]) -> Any:
-    return {"data": base64.b64encode(b"one\ntwo\n").decode()}
+    data = b"one\ntwo\nthree\n" if params["handle"] == 1 else b"one\n2\nthree\n"
+    return {"data": base64.b64encode(data).decode()}
+
+
+def opened(params: Mapping[str, Any]) -> Any:
+    return {"handle": 2 if params["path"] == "local" else 1, "size": 16}
 
 
 EMPTY: dict[str, Any] = {
@@ -149,7 +154,7 @@ EMPTY: dict[str, Any] = {
     "writeback": {"age": 0.0, "time": 5.0}, "hoard.list": [], "hoard.profiles": [], "cache.usage": USAGE,
     "hoard.status": hoard_status(entries=0),
     "hoard.verify": VERIFIED | {"ready": True, "problems": [], "count": 0},
-    "file.open": {"handle": 1, "size": 8}, "file.read": contents,
+    "file.open": opened, "file.read": contents,
 }  # fmt: skip
 
 BUSY: dict[str, Any] = EMPTY | {

@@ -10,6 +10,7 @@ from textual.widgets import Footer, Tab
 
 from realmfs.tui.app import PANES, RealmfsApp
 from realmfs.tui.help import Help, keys_of
+from realmfs.tui.keypage import keys_page
 from realmfs.tui.panes.browse import SETTLE
 from realmfs.tui.tree import TreeOfRealms
 from tests.t8_cli_tui.fakedaemon import FakeDaemon, compare, drive_fake
@@ -155,3 +156,8 @@ def test_without_colours_the_words_say_it_all(tmp_path: Path, monkeypatch: pytes
         assert "valid" in screen_text(app)
 
     drive_fake(tmp_path, BUSY, script)
+
+
+def test_the_page_of_keys_is_what_the_bindings_are() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "keys.md"
+    assert page.read_text() == keys_page(), "run scripts/record_tui.py"

@@ -36,8 +36,8 @@ class BrowsePane(Pane):
     title = "Browse"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter"),
-        Binding("f", "fetch(False)", "Fetch"),
-        Binding("F", "fetch(True)", "Fetch all below", show=False),
+        Binding("f", "fetch(False)", "Fetch", tooltip="Bring the object here"),
+        Binding("F", "fetch(True)", "Fetch all below", show=False, tooltip="Bring all below it here"),
         Binding("x", "drop", "Drop"),
         Binding("H", "hoard", "Hoard", tooltip="Hoard it with all below, or no longer"),
         Binding("g", "go", "Go to"),
