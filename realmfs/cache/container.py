@@ -42,6 +42,8 @@ class Container:
         self._charge = 0
         self.counted = True
         self._progress = trio.lowlevel.ParkingLot()
+        self.waited: list[tuple[int, int]] = []  # ranges that readers wait for, the latest last
+        self.position = 0  # where the last reader's range ended
         self._users = 1
         self._account()
 
@@ -137,11 +139,19 @@ class Container:
 
     async def wait(self, offset: int, count: int) -> bool:
         """Wait until the bytes are present or no fetch is running; tell whether they are."""
-        while not self.has(offset, count):
-            if not self.filling:
-                return False
-            await self._progress.park()
-        return True
+        wish = offset, offset + count
+        self.position = offset + count
+        if self.has(offset, count):
+            return True
+        self.waited.append(wish)
+        try:
+            while not self.has(offset, count):
+                if not self.filling:
+                    return False
+                await self._progress.park()
+            return True
+        finally:
+            self.waited.remove(wish)
 
     # -- accounting and the end --------------------------------------------------------------------------
 

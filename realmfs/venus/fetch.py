@@ -17,10 +17,10 @@ from collections import OrderedDict
 
 import trio
 
-from realmfs.cache.containers import Container, ContainerSink
+from realmfs.cache.containers import Container
 from realmfs.cache.errors import ContainerLost
 from realmfs.cache.log import Role
-from realmfs.realms.fetching import VersionChangedError
+from realmfs.realms.fetching import PIECE, VersionChangedError
 from realmfs.realms.sweep import Found
 from realmfs.realms.types import Attributes
 from realmfs.rpc2.errors import BadPacket
@@ -28,7 +28,9 @@ from realmfs.rpc2.transfer import BytesSink
 from realmfs.venus.core import Core
 from realmfs.venus.flights import Flight
 from realmfs.venus.node import Node, Promise
+from realmfs.venus.ranges import Course
 from realmfs.venus.rounds import Rounds
+from realmfs.venus.runs import Into, fetch_run, room_for
 from realmfs.venus.validity import Validator
 from realmfs.vice.directory import MAX_PAGES, PAGE, Directory
 from realmfs.vice.errors import CodaError, Code
@@ -183,35 +185,62 @@ class Fetcher:
 
     # -- files -----------------------------------------------------------------------------------------
 
-    async def begin(self, node: Node, uid: int) -> Container:
-        """Return the open container of a file, whole or being filled from now on.
+    async def begin(self, node: Node, uid: int, offset: int = 0, count: int = 1) -> Container:
+        """Return the open container of a file: whole, being filled from now on, or partial with this range.
 
-        The status must be usable. Waits for the first bytes if a fetch must be begun, so that what the
-        servers refuse is known. The container belongs to the node (`node.content`) until `settle`.
+        The status must be usable. Waits for the range if a fetch must be begun, so that what the servers
+        refuse is known. The container belongs to the node (`node.content`) until `settle`.
         """
         content = self.at_hand(node)
-        if content is not None and content.whole and not content.filling:
+        if content is not None and not content.filling and self._suffices(node, content, offset, count):
             return content
         if await self._validator.swept(node):
-            return await self.begin(node, uid)
+            return await self.begin(node, uid, offset, count)
         if not self._core.flights.flying(("data", node.ino)):
             if self._is_ours_and_empty(node):
                 return self._empty(node)
             self._refuse_hopeless(node)
-            await self._core.room(objects=not node.stored, size=node.status.length if node.status else 0)
+            await self._core.room(objects=not node.stored, size=self._size(node))
             content = self.at_hand(node)  # who got in while we waited may have brought it, or begun to write
-            if content is not None and content.whole and not content.filling:
+            if content is not None and not content.filling and self._suffices(node, content, offset, count):
                 return content
         flight = self.start(node, uid)
-        while (content := self._filling(node)) is not None and not content.has(0, 1):
-            await content.wait(0, 1)
+        while (content := self._filling(node)) is not None and not content.has(offset, count):
+            await content.wait(offset, count)
         if content is None:
             if not await self._landed(flight, uid):
-                return await self.begin(node, uid)
+                return await self.begin(node, uid, offset, count)
             content = self.at_hand(node)
         if content is None:
             raise CodaError(Code.ETIMEDOUT, node.label)
         return content
+
+    def _suffices(self, node: Node, content: Container, offset: int, count: int) -> bool:
+        return content.whole or (self._is_partial(node) and content.has(offset, count))
+
+    def _is_partial(self, node: Node) -> bool:
+        """Tell whether only the ranges that are read are brought (client.md §5)."""
+        return (
+            node.status is not None
+            and self._by_ranges(node)
+            and (
+                node.status.length >= self._core.settings.partial_size
+                or node.status.length > self._core.cache.limits.bytes // 2
+            )
+        )
+
+    def _by_ranges(self, node: Node) -> bool:
+        """Tell whether a file is large enough to come in runs, and its servers can do that."""
+        if node.status is None or node.status.length <= PIECE:
+            return False
+        place = node.volume.place
+        return place is None or all(
+            replica.server.fetches_partially is not False for replica in place.replicas
+        )
+
+    def _size(self, node: Node) -> int:
+        """Return the room that a fetch takes at once; that of partial files takes it run by run."""
+        return 0 if node.status is None or self._is_partial(node) else node.status.length
 
     def _is_ours_and_empty(self, node: Node) -> bool:
         """Tell whether a file made here is empty: its container may be lost, its contents are not."""
@@ -319,7 +348,11 @@ class Fetcher:
             content = await self.begin(node, uid)
             if content.whole and not content.filling:
                 return content
-            await self._landed(self.start(node, uid), uid)
+            if self._is_partial(node):
+                await self._core.room(size=content.length - content.present.total)
+            flight = self.start(node, uid)
+            await content.wait(0, content.length)  # so a partial file comes entirely
+            await self._landed(flight, uid)
 
     async def wait(self, node: Node, uid: int, offset: int, count: int) -> Container:
         """Return the container once a range of it is here. Ends when nothing has come for `patience` seconds.
@@ -328,7 +361,8 @@ class Fetcher:
         """
         patience = self._core.settings.patience
         while True:
-            content = await self.begin(node, uid)
+            content = self._filling(node) or await self.begin(node, uid, offset, count)
+            content.position = offset + count
             if content.has(offset, count):
                 return content
             before = content.present.total
@@ -347,14 +381,17 @@ class Fetcher:
 
     async def _fetch_file(self, node: Node, uid: int, content: Container, limit: int | None) -> None:
         scope = trio.CancelScope()
-        into = _Into(self._core, node, content, limit, scope)
+        into = Into(self._core, node, content, limit, scope)
         try:
             if node.status is not None and node.status.length == 0:
                 self._arrived(node, content)
                 return
             await self._core.enter(node.volume)
             with scope:
-                await self._receive(node, uid, content, into)
+                if limit is None and self._by_ranges(node):
+                    await self._receive_runs(node, uid, content, into)
+                else:
+                    await self._receive(node, uid, content, into)
             if scope.cancelled_caught:
                 raise CodaError(Code.EFBIG, f"{node.label} is too large to bring it unasked")
         except CodaError as error:
@@ -367,7 +404,7 @@ class Fetcher:
             content.close()
             self.settle(node)
 
-    async def _receive(self, node: Node, uid: int, content: Container, into: "_Into") -> None:
+    async def _receive(self, node: Node, uid: int, content: Container, into: Into) -> None:
         """Fetch, and begin anew if the servers have another version than the one we knew."""
         core = self._core
         for _ in range(ROUNDS):
@@ -390,12 +427,57 @@ class Fetcher:
             return
         raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
 
+    async def _receive_runs(self, node: Node, uid: int, content: Container, into: Into) -> None:
+        """Fetch a large file run by run, turning to where readers wait (ranges.py)."""
+        for _ in range(ROUNDS):
+            sample, edition = node.sample(), node.edition
+            partial = self._is_partial(node)
+            course = Course(content, partial=partial)
+            answer: Attributes | None = None
+            try:
+                while (run := course.next()) is not None:
+                    if partial:
+                        await room_for(self._core, content, run)
+                    came = await fetch_run(self._core, node, uid, into, run, ask_all=answer is None)
+                    answer = answer or came
+            except VersionChangedError as changed:
+                self._begin_anew(node, uid, content, changed, sample, edition)
+                continue
+            if answer is None:
+                return
+            if partial and answer.status.length == content.length:
+                with self._core.cache.transaction():
+                    if self._counts(node, uid, answer, sample, edition, filling=True):
+                        self._arrived(node, content)
+            else:
+                self._take_in(node, uid, content, answer, sample, edition)
+            return
+        raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")
+
+    def _begin_anew(
+        self,
+        node: Node,
+        uid: int,
+        content: Container,
+        changed: VersionChangedError,
+        sample: Promise,
+        edition: int,
+    ) -> None:
+        """Forget an older version, on the disk too: a crash must not leave it under a new status."""
+        with self._core.cache.transaction():
+            content.forget_range(0, content.length)
+            if content.saved:
+                self._core.cache.containers.save(content)
+            self._validator.absorb(node, uid, changed.attributes, sample, edition, filling=True)
+        if node.status is not None and node.content is content:
+            content.resize(node.status.length)
+
     def _container(self, node: Node, unknown: int) -> Container:
         """Return the container to fill: a new one, or one that holds the first part already."""
         content = self.at_hand(node)
         if content is None or content.whole:
             length = node.status.length if node.status is not None else 0
-            reserve = length if node.status is not None else unknown
+            reserve = self._size(node) if node.status is not None else unknown
             content = node.content = self._core.cache.containers.create(length, reserve=reserve)
         return content
 
@@ -448,55 +530,3 @@ class _Whole:
     def data(self) -> bytes:
         """All that came, in order."""
         return b"".join(bytes(sink.data) for _, sink in self._sinks)
-
-
-class _Into:
-    """Writes into a container; what had come from a void offset on is forgotten.
-
-    With a limit, `scope` is cancelled before more than that comes, unless somebody has opened the file
-    meanwhile: then room is made for more than was reserved.
-
-    `checked`: what has come is known to be of the version that was asked for. Of a first piece nothing is
-    known before its end, so that one is not kept when it breaks; for later ones servers compare first.
-    """
-
-    def __init__(
-        self, core: Core, node: Node, content: Container, limit: int | None, scope: trio.CancelScope
-    ) -> None:
-        self._core = core
-        self._node = node
-        self._content = content
-        self._limit = limit
-        self._scope = scope
-        self.checked = False
-
-    def at(self, offset: int) -> "_Limited | ContainerSink":
-        content = self._content
-        self.checked = offset > 0
-        if offset < content.length:
-            content.present.remove(offset, content.length)
-        sink = content.sink(offset)
-        return sink if self._limit is None else _Limited(self, sink)
-
-    def admits(self, size: int) -> bool:
-        """Tell whether so many bytes more may come; give up what is too large for something unasked.
-
-        Raises CacheFull.
-        """
-        if self._limit is None or self._content.present.total + size <= self._limit:
-            return True
-        if self._node.open:
-            self._core.make_room(size)
-            return True
-        self._scope.cancel()
-        return False
-
-
-class _Limited:
-    def __init__(self, into: _Into, sink: ContainerSink) -> None:
-        self._into = into
-        self._sink = sink
-
-    def write(self, data: bytes) -> None:
-        if self._into.admits(len(data)):
-            self._sink.write(data)

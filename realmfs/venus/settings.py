@@ -34,6 +34,8 @@ class VenusSettings:
     larger than `big_store`, or than what the slowest server takes in a second, goes by handle. Records wait
     at least `send_age` before they are sent; what servers fetch back in one batch should take no longer than
     `send_time`.
+    Of files of `partial_size` and more, and of those larger than half the cache, only the ranges that are
+    read are brought (client.md §5, `wholefilemaxsize`).
     `shared` says that several local users may use the mount: what the kernel remembers all of them see.
     """
 
@@ -46,6 +48,7 @@ class VenusSettings:
     data_ahead: int = 48
     sweep: int = 16
     data_ahead_size: int = 256 * 1024
+    partial_size: int = 50 * 1000 * 1000
     quiet_programs: frozenset[str] = QUIET_PROGRAMS
     system_type: str = "x86_64_linux"
     cpu_type: str = "x86_64"

@@ -228,7 +228,8 @@ async def test_an_interrupted_fetch_goes_on_where_it_stopped(
         await a.write(f"{ROOT}/big", contents)
         await a.drained(600)
         opened = await b.venus.open(ME, (await b.look(f"{ROOT}/big")).ino, os.O_RDONLY)
-        await b.venus.read(opened.handle, (4 << 20) + 5, 10)
+        for at in range(0, 4 << 20, 1 << 19):  # in order: the fetch would turn to who jumps
+            await b.venus.read(opened.handle, at, (1 << 19) + 15)
         b.offline()
         with refused(errno.ETIMEDOUT):
             await b.venus.read(opened.handle, (6 << 20) - 10, 10)
