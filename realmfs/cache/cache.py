@@ -128,6 +128,10 @@ class Cache:
         on_disk = self._reserve.disk_free() + clean if self._reserve.held else 0
         return max(min(self.limits.bytes - pending, on_disk), 0)
 
+    def shortage(self) -> int:
+        """Return how many bytes the disk lacks for contents to be taken in again."""
+        return self._reserve.shortage()
+
     def change_limits(self, limits: Limits) -> None:
         """Obey other limits from now on. What is too much by them goes by `replacement.trim`."""
         self.limits = limits

@@ -118,6 +118,10 @@ class Reserve:
             f" taken in before there are {2 * self._size >> 20} MiB"
         )
 
+    def shortage(self) -> int:
+        """Return how many bytes must come free before the space can be taken again."""
+        return 0 if self.held else max(2 * self._size - self.disk_free(), 0)
+
     def disk_free(self) -> int:
         """Bytes that the disk has for us."""
         disk = os.statvfs(self._path.parent)

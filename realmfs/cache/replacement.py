@@ -101,13 +101,16 @@ class Replacement:
                 raise CacheFull(f"the cache is full: {plan.short}")
             return self._carry_out(plan)
 
-    def trim(self, busy: Container[int] = frozenset()) -> Evicted:
+    def trim(self, busy: Container[int] = frozenset(), disk: int = 0) -> Evicted:
         """Free the margins again, as far as that is possible; `more` tells to go on after a pause.
 
-        For a daemon, every 30 s, and after the limits were lowered; it also writes the recency.
+        For a daemon, every 30 s, and after the limits were lowered; it also writes the recency. `disk` is how
+        many bytes the disk lacks: for them goes only what would make room for a file that is opened.
         """
         with self._database.transaction():
             self._objects.flush_ticks()
+            if disk > 0:
+                return self._carry_out(self._plan((disk, 0), _below(STANDARD), busy))
             return self._carry_out(self._plan(self._excess(0, 0, 0), MAXIMUM + 1, busy))
 
     def change_limits(self, limits: Limits) -> None:

@@ -169,12 +169,17 @@ class Core:
         return any(volume.reachable and not volume.waiting_for for volume in volumes)
 
     async def trim(self) -> None:
-        """Free the margins of the cache again."""
+        """Free the margins of the cache again; on a full disk also what the reserve lacks.
+
+        Files go from the disk some seconds after they went from the cache, so of the latter one step is made.
+        """
+        shortage = self.cache.shortage()
         more = True
         while more:
-            evicted = self.cache.replacement.trim(self.busy)
+            evicted = self.cache.replacement.trim(self.busy, shortage)
             self.evicted(evicted.data, evicted.objects)
-            more = evicted.more
+            more = evicted.more or bool(shortage)
+            shortage = 0
             await trio.lowlevel.checkpoint()
 
     def evicted(self, data: list[int], objects: list[int]) -> None:

@@ -258,3 +258,14 @@ def test_candidates_come_in_order_while_others_go(world: World) -> None:
         with cache.transaction():
             cache.objects.drop(victim.number)
     assert seen == numbers
+
+
+def test_a_full_disk_takes_what_would_make_room_for_an_open_file(world: World) -> None:
+    """Not only the limits count: what the disk lacks goes too, but nothing that is hoarded."""
+    numbers = [world.fetched(b"%d" % n, b"x" * 1000) for n in range(10)]
+    with world.cache.transaction():
+        world.cache.objects.update(numbers[0], hoard=1000)
+    evicted = world.cache.replacement.trim(disk=2500)
+    assert len(evicted.data) == 3
+    assert numbers[0] not in world.cache.replacement.trim(disk=1 << 20).data
+    assert not world.cache.replacement.trim().data
