@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from realmfs import __version__
 
@@ -44,6 +45,9 @@ COMMANDS = {
     "tui": "Browse, hoard, and watch what waits, in the terminal.",
     "serve": "Serve an embedded realm.",
     "admin": "Administer the users and volumes of an embedded realm.",
+    "metrics": "Print what the daemon counts, for Prometheus.",
+    "doctor": "Look for what is wrong on this machine, and tell what to do.",
+    "completion": "Print the completion script for a shell.",
     "config": "Show the settings in effect and where they come from.",
 }
 
@@ -62,6 +66,12 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"realmfs.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the names in the table, without importing the commands."""
+        fitting = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name]) for name in fitting] + options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table."""

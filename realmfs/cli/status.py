@@ -1,5 +1,8 @@
 """`realmfs status`."""
 
+import time
+from typing import Any
+
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
@@ -9,11 +12,19 @@ from realmfs.control.words import age, size
 
 
 @click.command()
+@click.option("--short", is_flag=True, help="One line, for status bars.")
 @json_option
 @with_daemon
-def command(client: Client, as_json: bool) -> None:
+def command(client: Client, short: bool, as_json: bool) -> None:
     """Show the daemon, its cache and its servers at a glance."""
     status = client.call("daemon.status")
+    if short:
+        line = short_form(status, client.call("tokens.list"), time.time())
+        if as_json:
+            print_json({"text": line})
+        else:
+            click.echo(line)
+        return
     if as_json:
         print_json(status)
         return
@@ -35,3 +46,32 @@ def command(client: Client, as_json: bool) -> None:
         click.echo(f"warning: {trouble}")
     for request in status["waiting"]:
         click.echo(f"waiting: {request}")
+
+
+def short_form(status: dict[str, Any], tokens: list[dict[str, Any]], now: float) -> str:
+    """Return the one line for status bars; `now` in seconds since 1970.
+
+    The worst comes first: trouble, being off line; then what waits, the token that ends first, the cache.
+    """
+    if any(where.startswith("everywhere") for where in status["off_line"]):
+        presence = "off line"
+    elif status["servers_up"] or not status["servers_down"]:
+        presence = "online"
+    else:
+        presence = "no server answers"
+    up = status["servers_up"]
+    servers = f"{up} server" + ("" if up == 1 else "s")
+    if status["servers_down"]:
+        servers += f" ({status['servers_down']} down)"
+    ends = [token["ends"] for token in tokens if token["state"] == "valid" and token["ends"] is not None]
+    lost = any(token["state"] != "valid" for token in tokens)
+    login = "log in again" if lost else f"token {age(max(0.0, min(ends) - now))}" if ends else "no token"
+    parts = [
+        *(["trouble"] if status["troubles"] else []),
+        presence,
+        servers,
+        f"{status['pending']} pending",
+        login,
+        f"{size(status['cache_used'])} of {size(status['cache_size'])} cached",
+    ]
+    return ", ".join(parts)

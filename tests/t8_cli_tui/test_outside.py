@@ -1,0 +1,163 @@
+"""What other programs read: `status --short`, `metrics`, `doctor`, and the shells' completion."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from realmfs.cli import doctor
+from realmfs.cli.main import COMMANDS, main
+from realmfs.cli.metrics import render
+from realmfs.cli.status import short_form
+from tests.t8_cli_tui.conftest import REPOSITORY, Home
+from tests.t8_cli_tui.test_login import PASSWORD, REALM, served, start
+
+__all__ = ["served"]  # a fixture
+
+STATUS = {
+    "version": "1",
+    "uptime": 3.5,
+    "mount_point": None,
+    "off_line": [],
+    "servers_up": 1,
+    "servers_down": 0,
+    "pending": 0,
+    "cache_used": 1 << 20,
+    "cache_size": 1 << 30,
+    "troubles": [],
+    "waiting": [],
+    "requests": {"lookup": 4},
+}
+TOKEN = {"realm": "r", "user": "ann", "state": "valid", "ends": 7200.0, "pending": 0}
+USAGE = dict.fromkeys(
+    (
+        "size",
+        "used",
+        "free",
+        "objects",
+        "objects_limit",
+        "hoarded",
+        "hoarded_bytes",
+        "pending",
+        "pending_bytes",
+        "pending_limit",
+    ),
+    7,
+)
+SAMPLE = re.compile(r'realmfs_[a-z_]+(\{[a-z]+="([^"\\\n]|\\.)*"(,[a-z]+="([^"\\\n]|\\.)*")*\})? [-+.e0-9]+')
+
+
+@pytest.mark.parametrize(
+    ("changed", "tokens", "line"),
+    [
+        ({}, [TOKEN], "online, 1 server, 0 pending, token 2 h, 1.0 MiB of 1.0 GiB cached"),
+        ({}, [], "online, 1 server, 0 pending, no token, 1.0 MiB of 1.0 GiB cached"),
+        (
+            {"off_line": ["everywhere: by hand"], "servers_up": 0, "servers_down": 2, "pending": 3},
+            [TOKEN | {"state": "expired"}],
+            "off line, 0 servers (2 down), 3 pending, log in again, 1.0 MiB of 1.0 GiB cached",
+        ),
+        (
+            {"servers_up": 0, "servers_down": 1, "troubles": ["x"]},
+            [TOKEN],
+            "trouble, no server answers, 0 servers (1 down), 0 pending, token 2 h, 1.0 MiB of 1.0 GiB cached",
+        ),
+    ],
+)
+def test_the_line_for_status_bars(changed: dict[str, object], tokens: list[object], line: str) -> None:
+    assert short_form(STATUS | changed, tokens, 0.0) == line  # type: ignore[arg-type]  # made up answers
+
+
+def test_metrics_are_in_the_text_form_whatever_the_names() -> None:
+    server = {"realm": 'a"\\\n', "address": "1:2", "state": "up", "round_trip": None, "bandwidth": 1e9}
+    volume = {"name": "v\udcff", "realm": "r", "id": "7f", "reachable": False, "pending": 2}
+    text = render(STATUS, [server | {"callbacks": 3}], [volume], USAGE)
+    assert text.endswith("\n")
+    lines = text.splitlines()
+    for line in lines:
+        assert SAMPLE.fullmatch(line) or re.fullmatch(r"# (HELP|TYPE) realmfs_[a-z_]+ .+", line), line
+    assert 'realmfs_server_up{realm="a\\"\\\\\\n",address="1:2"} 1' in lines
+    assert 'realmfs_volume_pending_changes{volume="v?@r",id="7f"} 2' in lines
+    assert 'realmfs_requests_total{operation="lookup"} 4' in lines
+    assert "realmfs_server_round_trip_seconds" not in text, "nobody knows it"
+
+
+def test_with_a_daemon(home: Home, served: Path) -> None:
+    start(home, served)
+    home.run("login", f"ann@{REALM}", stdin=PASSWORD)
+    home.run("ls", REALM)
+    assert home.run("status", "--short").startswith("online, 1 server, 0 pending, token ")
+    assert home.run("metrics", "--file", "m.prom") == ""
+    assert 'realmfs_server_up{realm="' in (home.top / "m.prom").read_text()
+    assert sorted(path.name for path in home.top.glob("*m.prom*")) == ["m.prom"]
+    found = json.loads(home.run("doctor", "--json", "--config", str(_fine(home))))
+    verdicts = {one["check"]: one["verdict"] for one in found if one["check"] not in ("/dev/fuse", "DNS")}
+    assert verdicts["server"] == verdicts["login"] == verdicts["disk"] == "ok"
+    home.run("logout")
+
+
+def _fine(home: Home) -> Path:
+    file = home.top / "fine.toml"
+    file.write_text('dns = "127.0.0.1:9"\n')
+    return file
+
+
+def test_a_doctor_without_a_daemon_names_what_is_wrong(home: Home) -> None:
+    file = home.top / "c.toml"
+    file.write_text(f'realms = "{home.top}/none"\ndns = "127.0.0.1:9"\n')
+    said = home.run("doctor", "--config", str(file), status=1)
+    assert re.search(r"wrong +realms file .*No such file", said)
+    assert re.search(r"note +DNS ", said)
+    assert re.search(r"note +daemon .*realmfs mount", said)
+    file.write_text("nonsense = 1\n")
+    assert re.search(r"wrong +configuration .*nonsense", home.run("doctor", "--config", str(file), status=1))
+
+
+def test_a_doctor_looks_at_logins_and_the_clock() -> None:
+    expired = TOKEN | {"state": "expired", "pending": 2}
+    verdicts = [one.verdict for one in doctor._tokens([expired, TOKEN, TOKEN], 7000.0)]
+    assert verdicts == ["wrong", "note", "note"]
+    assert [one.verdict for one in doctor._clock(0.0)] == ["wrong"]
+
+
+def test_completion_offers_commands_and_options() -> None:
+    def offered(words: str, at: int) -> str:
+        environment = {"_REALMFS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        return CliRunner().invoke(main, [], prog_name="realmfs", env=environment).output
+
+    assert offered("realmfs comp", 1).split() == ["plain,completion"]
+    assert len(offered("realmfs ", 1).split()) == len(COMMANDS)
+    assert "plain,--short" in offered("realmfs status --s", 2).split()
+    assert offered("realmfs completion ", 2).split() == ["plain,bash", "plain,zsh", "plain,fish"]
+
+
+def test_completing_a_command_imports_none() -> None:
+    code = (
+        "import sys; from realmfs.cli.main import main\n"
+        "try: main([], prog_name='realmfs')\n"
+        "finally: print([name for name in sys.modules if name.startswith('realmfs.cli.')])"
+    )
+    asked = {
+        "_REALMFS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "realmfs ",
+        "COMP_CWORD": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | asked,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == "['realmfs.cli.main']"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(home: Home, shell: str) -> None:
+    assert f"_REALMFS_COMPLETE={shell}_complete" in home.run("completion", shell)
