@@ -74,7 +74,7 @@ class Table(App[None]):
         yield Rows(("one", "two"), id="rows")
 
 
-@pytest.mark.parametrize("seed", random.sample(range(1 << 30), 3))
+@pytest.mark.parametrize("seed", random.sample(range(1 << 30), 2))
 def test_a_table_shows_what_it_was_told_last(seed: int) -> None:
     print("seed", seed)
     chance = random.Random(seed)
@@ -83,7 +83,7 @@ def test_a_table_shows_what_it_was_told_last(seed: int) -> None:
         app = Table()
         async with app.run_test() as pilot:
             table = app.query_one(Rows)
-            for _ in range(40):
+            for _ in range(25):
                 keys = chance.sample("abcdefgh", chance.randrange(8))
                 if chance.random() < 0.7:
                     keys.sort()
