@@ -72,7 +72,7 @@ class Refusal(enum.Enum):
     UNKNOWN_USER = "no server knows this user, or the account is closed"
     NO_SERVER = "no login server answers"
     BUSY = "the login servers are busy, as after a wrong password: try again in a quarter of a minute"
-    READ_ONLY = "only servers answer that take no changes"
+    READ_ONLY = "read-only now: the server that takes changes does not answer"
     DENIED = "only the user himself and administrators may do that"
     BAD_KEY = "the servers cannot store this password: choose another"
     FAILED = "the servers failed"
