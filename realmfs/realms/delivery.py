@@ -1,18 +1,14 @@
 """One piece of data brought by whichever server of a group is quick (the reader must not notice a dead one).
 
     a server is asked ──► DATA ──────────────────────────► the piece is here
-         │                  │ nothing more for MID_FILE
-         │ neither DATA     ▼
-         │ nor BUSY within  a rival is asked for what is missing
-         └ 2 x the usual ─► │
-                            ▼
-                   whose DATA comes first goes on alone; the other one is let go
+         │ neither DATA     │ nothing more for MID_FILE
+         │ nor BUSY within  └──────────────────────────► given up: the caller begins the piece anew elsewhere
+         │ 2 x the usual
+         └─► a rival is asked for the same ─► whose DATA comes first goes on alone; the other one is let go
 
-Bytes reach the sink once and in order: only the *owner* writes, and a rival is asked from exactly where the
-owner stands, so that whoever writes next becomes the owner. A rival in mid-file is only safe if the
-first server has compared the version, which it does for pieces that do not begin at 0 (vice.md §5.2).
-Otherwise (`known` False) what has arrived may be of another version than what follows: then the stalled
-server is given up instead, and the caller begins the piece anew.
+Bytes reach the sink once and in order: only the *owner* writes, who is whoever wrote first. A server that
+stalls in mid-piece is not replaced there but given up, and the piece begins anew at its own beginning: of a
+first piece nobody knows which version it was, and odd offsets have not proved themselves at real servers.
 
 BUSY says that the server has the request and is at work: a second one would only double the load, so there
 is no rival then. A server gives help to one stalled transfer at a time.
@@ -96,7 +92,6 @@ class Delivery:
     end: int | None
     limit: int
     """Behind which no byte may come."""
-    known: bool
     runners: list[Runner] = field(default_factory=list)
     owner: Runner | None = None
     refusal: OSError | None = None
@@ -234,16 +229,16 @@ class Delivery:
         return [slot for slot in self._others() if not self.core.servers[slot].helps]
 
     def _help(self) -> bool:
-        """Ask a rival for the rest, if the last server asked has stalled.
+        """Ask a rival, if the last server asked has stalled.
 
-        False: there is no rest, only a reply that does not come; or bytes of two versions could be mixed.
+        False: a part has come already, or all but the reply.
         """
         stalled = max(self._running, key=lambda runner: runner.stalls_at)
         if stalled.stalls_at > trio.current_time():
             return True
         if _is_quiet(stalled.server):
             self.core.context.background(("probe", stalled.server), stalled.server.reach)
-        if self.at == self.end or (self.owner is not None and not self.known):
+        if self.owner is not None or self.at == self.end:
             return False
         candidates = self._candidates()
         if candidates:

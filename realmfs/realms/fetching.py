@@ -9,8 +9,7 @@ is void and the piece is fetched again from one that has.
 
 Large files come in pieces. From the second on only the primary is asked: with a non-zero offset a server
 first compares the version (EAGAIN if it differs), so each piece is known to be of the one version. That is
-also why, when the primary dies, another server of equal version can go on exactly where it stopped, but for
-the first piece: there the dead server never said which version it was sending, and the piece begins anew.
+also why, when the primary dies, another server of equal version can go on from the beginning of the piece.
 What is done about a server that is slow to begin, or stalls, stands in `delivery`.
 
 Counts obey vice.md §5.2: whole objects from 0 with count "to the end", pieces with their exact size, never
@@ -151,7 +150,6 @@ class Transfer:
             at=at,
             end=self.length if end is None else end,
             limit=MAX_LENGTH if end is None else end,
-            known=self.vv is not None and at > 0,
         )
 
     def _fails(self, slot: int, reason: str) -> None:
@@ -271,22 +269,25 @@ class Transfer:
         delivery = self._delivery(at, end, lambda _, at: self._request(at, end, 0), self.dominant)
         source = await delivery.run(slot)
         delivery.check()
-        at, slot = delivery.at, source.slot
+        begun, at, slot = at, delivery.at, source.slot
         self._moved_to(slot)
         answer = delivery.answers.get(slot)
-        if answer is None:  # only the reply is missing, and the server has compared the version
-            self._fails(slot, "it does not reply")
-            return at
+        if answer is None:  # if only the reply is missing: the server has compared the version
+            self._fails(slot, "it stalls")
+            return at if at == end else begun
         if not answer.heard:
             if not self.patience.left:
                 raise CodaError(Code.EWOULDBLOCK if core.servers[slot].available else Code.ETIMEDOUT)
             if answer.code is not Code.ERETRY:
                 self._fails(slot, answer.code.name)
-        elif answer.code is Code.EAGAIN:
+            return begun
+        if answer.code is Code.EAGAIN:
             self._check(await get_attr(core, self.fid, self.user, self.patience))
             self._fails(slot, "it has another version than it had")
-        elif answer.code is not Code.SUCCESS:
+            return begun
+        if answer.code is not Code.SUCCESS:
             raise CodaError(answer.code)
-        elif at != end:
+        if at != end:
             self._fails(slot, f"a piece ended at {at} instead of {end}")
+            return begun
         return at
