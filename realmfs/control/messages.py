@@ -287,6 +287,25 @@ class VolumeOf:
 
 
 @dataclass(frozen=True, slots=True)
+class SetQuota:
+    """The most that the volume which holds the object at `path` may hold, in KiB; 0: no limit."""
+
+    path: str
+    max_quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMountPoint:
+    """A mount point to make at `path`, in the realm of its directory.
+
+    `volume` is the volume's name; "": it is named as the path from the realm's root.
+    """
+
+    path: str
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """`everybody`: of all local users, for root."""
 
@@ -423,6 +442,16 @@ class VolumeStatus:
     partition_free: int | None
     partition_size: int | None
     replicas: list[Replica]
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """A mount point: the text of its link, and the volume and realm that it names."""
+
+    path: str
+    text: str
+    volume: str
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)

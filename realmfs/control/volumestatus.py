@@ -1,14 +1,15 @@
-"""What a volume's servers say about it, and where it is mounted: `volumes.status` and `volumes.path`."""
+"""What a volume's servers say about it and where it is mounted: `volumes.status`, `.path`, `.set_quota`."""
 
 import errno
 from collections.abc import Mapping
 
 from realmfs.control import messages
-from realmfs.control.protocol import ControlError
+from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
 from realmfs.venus.core import Core
 from realmfs.venus.face import Caller, FileSystem
+from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError
 
 
@@ -25,7 +26,11 @@ class VolumeStatuses:
         async def status(params: messages.VolumeOf) -> messages.VolumeStatus:
             return await self._status(caller, params)
 
+        async def set_quota(params: messages.SetQuota) -> messages.VolumeStatus:
+            return await self._set_quota(caller, params)
+
         return {
+            "volumes.set_quota": Method(messages.SetQuota, set_quota),
             "volumes.status": Method(messages.VolumeOf, status),
             "volumes.path": Method(messages.VolumeId, self._path),
         }
@@ -39,14 +44,35 @@ class VolumeStatuses:
                 return messages.PathOf(self._core.path(root).strip("/"))
         raise ControlError.of_errno(errno.ENOENT, f"volume {params.id:x} of {params.realm} is not known here")
 
-    async def _status(self, caller: Caller, params: messages.VolumeOf) -> messages.VolumeStatus:
-        """Tell of the volume that holds the object at a path; its servers are asked unless `local`."""
+    async def _volume(self, caller: Caller, path: str) -> VolumeState:
+        """Return the volume that holds the object at a path."""
         walk = Walk(self._files, caller)
         try:
-            node = self._core.nodes.by_number((await walk.to(params.path)).ino)
+            return self._core.nodes.by_number((await walk.to(path)).ino).volume
         finally:
             walk.give_back()
-        volume = node.volume
+
+    async def _set_quota(self, caller: Caller, params: messages.SetQuota) -> messages.VolumeStatus:
+        """Set the quota at the servers, who judge whether the caller may; return what then stands there."""
+        if not 0 <= params.max_quota < 1 << 31:
+            raise ControlError(INVALID_PARAMS, "a quota is less than 2 TiB", number=errno.EINVAL)
+        volume = await self._volume(caller, params.path)
+        name = f"{volume.name}@{volume.realm}"
+        if not volume.reachable:
+            raise ControlError.of_errno(errno.ETIMEDOUT, f"{name}: no server of it answers")
+        try:
+            await self._core.group(volume).set_volume_status(
+                self._core.cache.log.new_store_id(), caller.uid, max_quota=params.max_quota
+            )
+        except CodaError as error:
+            denied = error.errno in (errno.EACCES, errno.EPERM)
+            why = "only the realm's administrators set quotas. Are you logged in as one?" if denied else error
+            raise ControlError.of_errno(error.errno, f"{name}: {why}") from error
+        return await self._status(caller, messages.VolumeOf(params.path))
+
+    async def _status(self, caller: Caller, params: messages.VolumeOf) -> messages.VolumeStatus:
+        """Tell of the volume that holds the object at a path; its servers are asked unless `local`."""
+        volume = await self._volume(caller, params.path)
         waiting = self._core.cache.log.summary(volume.key)
         place = volume.place
         told = None

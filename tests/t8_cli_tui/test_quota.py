@@ -1,0 +1,25 @@
+"""`quota` at an embedded realm."""
+
+import json
+from pathlib import Path
+
+from tests.t8_cli_tui.conftest import Home
+from tests.t8_cli_tui.test_login import PASSWORD, REALM, served, start
+
+__all__ = ["served"]  # a fixture
+
+
+def test_a_quota_is_shown_and_set_by_administrators(home: Home, served: Path) -> None:
+    start(home, served)
+    home.run("login", f"ann@{REALM}", stdin=PASSWORD)
+    assert "its server's disk: " in home.run("quota", REALM)
+    assert "quota 20.0 MiB" in home.run("quota", REALM, "--set", "20M")
+    assert json.loads(home.run("quota", REALM, "--json"))["max_quota"] == 20 << 10
+    home.run("mkdir", f"{REALM}/after")
+    assert "no limit" in home.run("quota", f"{REALM}/after", "--set", "none")
+    assert "must be a size" in home.run("quota", REALM, "--set", "much", status=2)
+    home.run("quota", REALM, "--set", "5000G", status=1)
+    home.run("logout")
+    home.run("login", f"bob@{REALM}", stdin="bobs\n")
+    assert "administrators" in home.run("quota", REALM, "--set", "1G", status=1)
+    assert "no limit" in home.run("quota", REALM)
