@@ -30,6 +30,7 @@ from realmfs.control.facts import DaemonFacts
 from realmfs.control.habits import Habits
 from realmfs.control.hoard import HoardMethods
 from realmfs.control.logins import Logins
+from realmfs.control.mountpoints import MountPoints
 from realmfs.control.sending import Sending
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.control.volumestatus import VolumeStatuses
@@ -136,6 +137,7 @@ class Daemon:
                     topics=[
                         Conflicts(venus, settings.state_dir).methods,
                         VolumeStatuses(venus, venus.core).methods,
+                        MountPoints(venus).methods,
                     ],
                     methods=Connectivity(realms, lambda: cache.log.count).methods()
                     | Sending(venus.core, venus.reintegrator).methods()

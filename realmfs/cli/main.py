@@ -34,6 +34,7 @@ COMMANDS = {
     "tokens": "Show where you are logged in, and for how long.",
     "passwd": "Change a password in a realm.",
     "acl": "Show or set who may do what in a directory.",
+    "mountpoint": "Make, show and remove mount points of volumes.",
     "quota": "Show or set how much a volume may hold.",
     "changes": "Show the changes that wait to be sent, or send them now.",
     "disconnect": "Go off line by hand, in a realm or everywhere.",

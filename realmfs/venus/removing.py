@@ -40,11 +40,14 @@ class _Removal(Operation):
         found = self.directory(parent).lookup(name)
         return found == (None if node is None else node.fid[1:])
 
-    def check_victim(self, node: Node, *, directory: bool) -> None:
-        """Refuse to remove what is of the other kind, not empty, in conflict, or a mount link."""
+    def check_victim(self, node: Node, *, directory: bool, mount_point: bool = False) -> None:
+        """Refuse to remove what is of the other kind, not empty, in conflict, or a mount link.
+
+        With `mount_point` the caller has asked for a mount link: the servers know who is an administrator.
+        """
         if node.conflict:
             raise CodaError(Code.EINCONS, node.label)
-        if may_be_mount_link(node):
+        if may_be_mount_link(node) and not mount_point:
             raise CodaError(Code.EACCES, f"{node.label} is a mount link: only administrators remove those")
         if directory and not node.is_directory:
             raise CodaError(Code.ENOTDIR, node.label)
@@ -79,8 +82,18 @@ class _Removal(Operation):
 class RemoveName(_Removal):
     """unlink(2) and rmdir(2)."""
 
-    def __init__(self, tools: Tools, caller: Caller, parent: Node, name: bytes, *, directory: bool) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        caller: Caller,
+        parent: Node,
+        name: bytes,
+        *,
+        directory: bool,
+        mount_point: bool = False,
+    ) -> None:
         super().__init__(tools, caller, parent.volume)
+        self.mount_point = mount_point
         self.parent = parent
         self.name = name
         self.wants_directory = directory
@@ -103,7 +116,7 @@ class RemoveName(_Removal):
         if self.node is None:
             raise CodaError(Code.ENOENT, repr(self.name))
         self.tools.access.require(self.parent, self.caller, Rights.DELETE)
-        self.check_victim(self.node, directory=self.wants_directory)
+        self.check_victim(self.node, directory=self.wants_directory, mount_point=self.mount_point)
 
     def apply(self) -> None:
         """Remove it."""
