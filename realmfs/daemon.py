@@ -113,7 +113,10 @@ class Daemon:
         except OSError as error:
             raise StartError(f"no UDP socket at {settings.local_address}: {error.strerror}") from None
         endpoint = Endpoint(transport)
-        venus = Venus(cache, VenusSettings(patience=settings.patience, shared=settings.allow_other))
+        chosen = VenusSettings(
+            patience=settings.patience, shared=settings.allow_other, lookaside=settings.lookaside
+        )
+        venus = Venus(cache, chosen)
         realms = Realms(endpoint, self._realm_settings(cache), venus, settings.state_dir)
         venus.attach(realms)
         conditions = Conditions()

@@ -118,6 +118,7 @@ KEYS = (
     Key("cache_size", _cache_size, "room for file contents", "1G"),
     Key("state_dir", _path, "directory of logs and remembered answers", "the platform's"),
     Key("hoard_dir", _path, "directory of hoard profiles", "`hoard` beside the configuration file"),
+    Key("lookaside", _path, "directory of files that are used instead of fetching the same again", "none"),
     Key("realms", _path, "file of realms and their servers, in the format of Coda's `realms`", "none"),
     Key("dns", _host_port(53), "name server to ask instead of the system's, HOST[:PORT]", "the system's"),
     Key("local_address", _host_port(0), "local address of our UDP socket, HOST[:PORT]", "0.0.0.0"),
@@ -160,6 +161,7 @@ class Settings:
     cache_size: int
     state_dir: Path
     hoard_dir: Path
+    lookaside: Path | None
     realms: Path | None
     dns: tuple[str, int] | None
     local_address: tuple[str, int]
@@ -248,6 +250,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         cache_size=values.get("cache_size", 1 << 30),
         state_dir=state,
         hoard_dir=values.get("hoard_dir", paths.config / "hoard"),
+        lookaside=values.get("lookaside"),
         realms=values.get("realms"),
         dns=values.get("dns"),
         local_address=values.get("local_address", ("0.0.0.0", 0)),

@@ -110,6 +110,7 @@ class Node:
         "stale",
         "status",
         "stored",
+        "told",
         "version",
         "volume",
         "writers",
@@ -122,6 +123,7 @@ class Node:
         self.status: Status | None = None
         self.rights: dict[int, int] = {}  # by local uid; ANYUSER is -1
         self.doubted: frozenset[int] = frozenset()  # users who logged in or out since `rights` were told
+        self.told: tuple[bytes, VersionVector] | None = None  # SHA-1, and of which version (lookaside.py)
         self.parent = 0  # inode number of the directory it was last found in
         self.name = b""
         self.link: bytes | None = None
@@ -203,6 +205,13 @@ class Node:
     def sample(self) -> Promise:
         """Return the counters to note before a call that may bring a promise."""
         return Promise(self.volume.lost, self.breaks)
+
+    @property
+    def sha(self) -> bytes:
+        """The SHA-1 of the contents, if a server told one to trust for this version; else nothing."""
+        if self.told is None or self.ours or not self.same_version(self.told[1]):
+            return b""
+        return self.told[0]
 
     def same_version(self, vv: VersionVector | None) -> bool:
         """Tell whether `vv` names the contents that our status speaks of.

@@ -1,6 +1,7 @@
 """What a user may choose about the cache manager; all have a sensible value."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 # Desktop programs that read every file they see: for them nothing is fetched (features.md §13).
 QUIET_PROGRAMS = frozenset(
@@ -36,6 +37,7 @@ class VenusSettings:
     `send_time`.
     Of files of `partial_size` and more, and of those larger than half the cache, only the ranges that are
     read are brought (client.md §5, `wholefilemaxsize`).
+    `lookaside` is a directory of files that may be used instead of fetching them again.
     `shared` says that several local users may use the mount: what the kernel remembers all of them see.
     """
 
@@ -48,6 +50,7 @@ class VenusSettings:
     data_ahead: int = 48
     sweep: int = 16
     data_ahead_size: int = 256 * 1024
+    lookaside: Path | None = None
     partial_size: int = 50 * 1000 * 1000
     quiet_programs: frozenset[str] = QUIET_PROGRAMS
     system_type: str = "x86_64_linux"

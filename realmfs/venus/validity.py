@@ -24,6 +24,7 @@ from realmfs.cache.objects import MAX_RIGHTS
 from realmfs.realms.types import ANYUSER, Attributes
 from realmfs.venus.access import Access
 from realmfs.venus.core import Core
+from realmfs.venus.lookaside import trusted_sha
 from realmfs.venus.node import Node, Promise
 from realmfs.venus.stamps import VolumeStamps
 from realmfs.vice.errors import CodaError, Code
@@ -256,6 +257,9 @@ class Validator:
             else:
                 with self._core.cache.transaction():
                     node = self._core.replaced_elsewhere(node)
+        sha = trusted_sha(answer)
+        if sha:
+            node.told = sha, new.vv
         self._know(node, uid, new)
         node.promise = sample if answer.promised else None
         return True

@@ -33,6 +33,7 @@ class ExtendedAttributes:
             b"fid": lambda caller, node: str(node.fid),
             b"vv": lambda caller, node: str(node.status.vv) if node.status else "",
             b"version": lambda caller, node: str(node.status.vv) if node.status else "",
+            b"sha1": lambda caller, node: node.sha.hex(),
             b"realm": lambda caller, node: node.volume.realm,
             b"volume": lambda caller, node: node.volume.name,
             b"volume_id": lambda caller, node: f"{node.volume.id:x}",
