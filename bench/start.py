@@ -21,6 +21,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 COMMAND, INTERFACE = 0.150, 0.500
 WITHIN = 20.0
@@ -63,32 +64,43 @@ def command(*argv: str) -> float:
         return time.perf_counter() - begun
 
 
+class Terminal:
+    """`realmfs tui` in a terminal of its own, for a `with` block; `fd` is the terminal's other end."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self.begun = 0.0
+        self.fd = -1
+
+    def __enter__(self) -> Self:
+        argv = [sys.executable, "-m", "realmfs", "tui", "--socket", self._socket]
+        self.begun = time.perf_counter()
+        self._process, self.fd = pty.fork()
+        if self._process == 0:
+            os.execve(sys.executable, argv, os.environ | {"TERM": "xterm-256color"})
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        os.close(self.fd)
+
+    def until_painted(self) -> None:
+        """Read until the tabs are there. Exits if that takes too long."""
+        output = b""
+        while _TABS not in output:
+            if select.select([self.fd], [], [], 1.0)[0]:
+                output += os.read(self.fd, 1 << 16)
+            if time.perf_counter() - self.begun > WITHIN:
+                raise SystemExit(f"bench: nothing was painted within {WITHIN:.0f} s: {output[-500:]!r}")
+
+
 def first_paint() -> float:
     """Return the seconds until `realmfs tui` has painted its tabs."""
-    with tempfile.TemporaryDirectory() as name:
-        argv = [sys.executable, "-m", "realmfs", "tui", "--socket", str(Path(name) / "socket")]
-        begun = time.perf_counter()
-        process, terminal = pty.fork()
-        if process == 0:
-            os.execve(sys.executable, argv, os.environ | {"TERM": "xterm-256color", "XDG_STATE_HOME": name})
-        try:
-            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-            _until_painted(terminal, begun)
-            return time.perf_counter() - begun
-        finally:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            os.close(terminal)
-
-
-def _until_painted(terminal: int, begun: float) -> None:
-    output = b""
-    while _TABS not in output:
-        readable, _, _ = select.select([terminal], [], [], 1.0)
-        if readable:
-            output += os.read(terminal, 1 << 16)
-        if time.perf_counter() - begun > WITHIN:
-            raise SystemExit(f"bench: nothing was painted within {WITHIN:.0f} s: {output[-500:]!r}")
+    with tempfile.TemporaryDirectory() as name, Terminal(str(Path(name) / "socket")) as terminal:
+        terminal.until_painted()
+        return time.perf_counter() - terminal.begun
 
 
 if __name__ == "__main__":
