@@ -204,6 +204,7 @@ class Hoard:
         publish(HoardWalk("BeginDataWalk", f"[{(walk.progress.bytes_left + 1023) // 1024}]"))
         await walk.data()
         await walk.again()
+        await walk.last_look()
         progress = walk.progress
         publish(
             HoardWalk(
@@ -243,6 +244,7 @@ class Hoard:
             walk = await self._prepare(fetch=False)
             await walk.status()
             await walk.again()
+            await walk.last_look()
             await walk.settle()
             self.survey = await self._surveyor.survey(self.contexts, walk.confirmed)
             return self.survey

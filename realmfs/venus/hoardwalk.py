@@ -49,6 +49,8 @@ PAUSES = (3.0, 5.0, 10.0, 20.0)
 """Seconds before each further attempt at what got no answer."""
 PATIENT = 1
 """Of these, how many are made when only promises are lacking."""
+LAST_LOOKS = 3
+"""How often what was called back during the walk is looked at again."""
 SLICE = 100
 """Members looked at between two pauses."""
 MEDIUM_TERM = 75
@@ -413,6 +415,21 @@ class Walk:
             self._unanswered = self._unpromised = False
             self.confirmed.clear()
             await self.status()
+            if self._fetch:
+                await self.data()
+
+    async def last_look(self) -> None:
+        """Check again what was called back since it was looked at: resolving replicas does that, too."""
+        for _ in range(LAST_LOOKS):
+            for index, context in enumerate(self._contexts.each()):
+                if not index % SLICE:
+                    await trio.lowlevel.checkpoint()
+                node = self._means.binder.node(context)
+                if node is not None and not (node.valid or node.ours or node.ino in self.confirmed):
+                    self._push(context)
+            if not self._todo:
+                return
+            await self._work(self._check)
             if self._fetch:
                 await self.data()
 

@@ -17,6 +17,7 @@ from realmfs.realms.round import Answers
 from realmfs.server.mounts import make_mount
 from realmfs.venus.hoardcontext import State
 from realmfs.venus.hoardlanguage import Wish
+from realmfs.venus.hoardwalk import Walk
 from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs, ValidateVols
 from tests.t5_venus.world import ME, REALM, Client, World, refused, until, world
 
@@ -615,4 +616,27 @@ async def test_what_is_current_but_never_promised_is_not_missing(
         assert [lack.path for lack in (await hoard.look()).lacks] == [f"/{REALM}/src/f2"]
         await hoard.walk()
         contents[f"{REALM}/src/f2"] = b"newer"
+        await all_here(client, contents)
+
+
+async def test_what_changes_during_a_walk_comes_with_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was brought, and called back before the walk's end, is brought again."""
+    async with world(tmp_path) as here:
+        writer, contents = await tree(here)
+        client = await here.client()
+        hoard = client.venus.hoard
+        data = Walk.data
+
+        async def disturbed(walk: Walk) -> None:
+            await data(walk)
+            if contents[f"{REALM}/src/f2"] != b"newer":
+                contents[f"{REALM}/src/f2"] = b"newer"
+                await writer.write(f"{REALM}/src/f2", b"newer")
+                await writer.drained()
+
+        monkeypatch.setattr(Walk, "data", disturbed)
+        await hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        assert (await hoard.walk()).survey.ready
         await all_here(client, contents)
