@@ -6,6 +6,7 @@ caller is told which.
 """
 
 import errno
+import functools
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ class Conflicts:
         """Return the methods for one caller."""
 
         def of(run: Callable[[Caller, P], Awaitable[R]]) -> Callable[[P], Awaitable[R]]:
+            @functools.wraps(run)
             async def method(params: P) -> R:
                 try:
                     return await run(caller, params)

@@ -1,5 +1,6 @@
 """Hoarding over the control socket: the methods `hoard.*`, for the owner of the daemon."""
 
+import functools
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -222,6 +223,7 @@ class HoardMethods:
 def telling(run: Callable[[Any], Awaitable[T]]) -> Callable[[Any], Awaitable[T]]:
     """Let errors say what they are about, not only their number."""
 
+    @functools.wraps(run)
     async def told(params: Any) -> T:
         try:
             return await run(params)
