@@ -130,6 +130,7 @@ class Daemon:
                 await above.start(venus.run)
                 facts = DaemonFacts(cache, realms, _texts(settings), self._end)
                 facts.callbacks_held = venus.callbacks_held
+                facts.reused = venus.fetcher.lookaside.reused
                 control = ControlServer(
                     settings.socket,
                     venus,

@@ -56,6 +56,11 @@ def _daemon(status: dict[str, Any]) -> Iterator[str]:
     yield from _family("troubles", "gauge", "What keeps it from working in full.", _count(status["troubles"]))
     yield from _family("off_line", "gauge", "Places it is off line in.", _count(status["off_line"]))
     yield from _family("requests_slow", "gauge", "Kernel requests over 1 s old.", _count(status["waiting"]))
+    for name, key, meaning in (
+        ("reused_files_total", "reused_files", "Files that were here under another name and not fetched."),
+        ("reused_bytes_total", "reused_bytes", "Their bytes."),
+    ):
+        yield from _family(name, "counter", meaning, [({}, status.get(key, 0))])
     yield from _family(
         "requests_total",
         "counter",

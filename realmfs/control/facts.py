@@ -60,6 +60,8 @@ class DaemonFacts:
         self.kernel: Kernel | None = None
         self.callbacks_held: Callable[[Server], int] = lambda server: 0
         """How many promises of a server stand."""
+        self.reused: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """Files and bytes that needed no fetch, being here under another name."""
         self._cache = cache
         self._realms = realms
         self._settings = settings
@@ -92,6 +94,8 @@ class DaemonFacts:
             channels=[_channel(server) for server in self._realms.servers() if server.contacted],
             troubles=self._troubles(),
             off_line=self._off_line(),
+            reused_files=self.reused()[0],
+            reused_bytes=self.reused()[1],
         )
 
     def _troubles(self) -> list[str]:

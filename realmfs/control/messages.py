@@ -362,6 +362,9 @@ class Status:
     """What keeps it from working in full: a damaged database, a full disk, a missing realms file."""
     off_line: list[str] = field(default_factory=list)
     """Where it is off line, and why: `everywhere: disconnected by hand`, `example.org: ...`."""
+    reused_files: int = 0
+    """Files whose contents were here under another name and not fetched."""
+    reused_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class Lookaside:
         self.files = 0
         self.bytes = 0
 
+    def reused(self) -> tuple[int, int]:
+        """Return how many files, and bytes, needed no fetch."""
+        return self.files, self.bytes
+
     def note(self, sha: bytes, content: Container) -> None:
         """Remember a whole container whose contents should have this SHA-1."""
         if sha and content.whole and content.length:

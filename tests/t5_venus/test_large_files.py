@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from realmfs.cache.hoard import Expand
 from realmfs.cache.limits import Limits
+from realmfs.venus.hoardlanguage import Wish
 from realmfs.venus.node import Node
 from realmfs.vice.calls import FetchPartial
 from tests.t5_venus.world import ME, REALM, Client, World, refused, world
@@ -149,3 +151,17 @@ async def test_what_is_missing_of_a_partial_file_is_refused_without_servers(
         await trio.sleep(20)
         assert await b.venus.read(handle, SIZE - 10, 10) == contents[-10:]
         await b.venus.release(handle)
+
+
+async def test_a_hoarded_large_file_becomes_whole(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    async with world(tmp_path) as w:
+        contents, b = await _served(w, f"{ROOT}/big", settings=8 * MIB)
+        handle, _ = await _opened(b, f"{ROOT}/big")
+        assert await b.venus.read(handle, SIZE - 10, 10) == contents[-10:]
+        await b.venus.release(handle)
+        await b.venus.hoard.add(ME.uid, f"{REALM}/big", Wish(600, Expand.NONE))
+        outcome = await b.venus.hoard.walk()
+        assert outcome.survey.ready, outcome.survey.lacks
+        assert await _xattr(b, f"{ROOT}/big", b"cached") == b"full"
+        b.offline()
+        assert await b.read(f"{ROOT}/big") == contents
