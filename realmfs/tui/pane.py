@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
@@ -84,5 +85,7 @@ class Pane(Vertical):
             await work(*args)
         except NoDaemonError:
             self._stale = True  # the banner tells; asked again when the daemon is back
+        except NoMatches:
+            self.log.debug("the interface closes: the widget that was to show the answer is gone")
         except ControlError as error:
             self.notify(error.text, title=self.title, severity="error", markup=False)

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.app import App, ComposeResult
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
 from realmfs.tui.app import RealmfsApp
 from realmfs.tui.link import BATCH_LIMIT, Link
+from realmfs.tui.pane import Pane
 from realmfs.tui.panes.events import EventsPane
 from realmfs.tui.starting import Banner
 from tests.t8_cli_tui.conftest import Home
@@ -192,5 +195,36 @@ def test_a_flood_of_events_is_cut_and_counted(tmp_path: Path) -> None:
             await ear.until(lambda: len(ear.events) + ear.lost == BATCH_LIMIT + 100)
         task.cancel()
         assert ear.events[:3] == ["0", "1", "2"]
+
+    asyncio.run(run())
+
+
+class Slow(Pane):
+    """A pane whose answer comes after it has been cleared away."""
+
+    key = "slow"
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="shown")
+
+    async def late(self, gone: asyncio.Event) -> None:
+        await gone.wait()
+        self.query_one("#shown", Static).update("too late")
+
+
+def test_an_answer_that_comes_when_the_interface_closes_is_no_failure(tmp_path: Path) -> None:
+    class Host(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Slow(Link(tmp_path / "none", Ear()))
+
+    async def run() -> None:
+        app, gone = Host(), asyncio.Event()
+        async with app.run_test() as pilot:
+            pane = app.query_one(Slow)
+            pane.ask(pane.late, gone)
+            await pilot.pause()
+            await pane.query_one("#shown").remove()
+            gone.set()
+            await app.workers.wait_for_complete()
 
     asyncio.run(run())
