@@ -6,6 +6,7 @@ it.
 """
 
 import errno
+import heapq
 import itertools
 import json
 import os
@@ -152,11 +153,11 @@ class MemoryFiles:
 
     async def readdir(self, handle: int, position: int, limit: int = 256) -> Sequence[Entry]:
         self.calls["readdir"] += 1
+        behind = ((ino, name) for name, ino in self.handles[handle].children.items() if ino > position)
         return [
             Entry(name, ino, None if self.unknown_status else self._attr(self.nodes[ino]), ino)
-            for name, ino in sorted(self.handles[handle].children.items(), key=lambda child: child[1])
-            if ino > position
-        ][:limit]
+            for ino, name in heapq.nsmallest(limit, behind)
+        ]
 
     async def releasedir(self, handle: int) -> None:
         del self.handles[handle]

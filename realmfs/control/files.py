@@ -29,6 +29,7 @@ from realmfs.vice.errors import CodaError
 log = logging.getLogger(__name__)
 
 _MOST_OPEN = 64
+_PAGE = 200  # entries: more would hold the loop for over 10 ms
 _AT_ONCE = 16
 _TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 _DETAILS = (
@@ -104,14 +105,14 @@ class Files:
 
     async def list_directory(self, params: messages.List) -> messages.Listing:
         """List a piece of a directory."""
-        limit = max(1, min(params.limit, 1000))
+        limit = max(1, min(params.limit, _PAGE))
         async with self._walk(params.path) as walk:
             attr = await walk.to(params.path)
             if not stat.S_ISDIR(attr.mode):
                 raise ControlError.of_errno(errno.ENOTDIR, f"/{params.path}: {os.strerror(errno.ENOTDIR)}")
             handle = (await self._files.opendir(self._caller, attr.ino)).handle
             try:
-                found = list(await self._files.readdir(handle, max(0, params.position)))
+                found = list(await self._files.readdir(handle, max(0, params.position), limit))
             finally:
                 await self._files.releasedir(handle)
             piece = found[:limit]
