@@ -136,7 +136,10 @@ class Versions:
             if error.code in _ABSENT:
                 return None
             raise
-        return None if node.gone else node
+        # It may have changed while somebody has it open: then the fid means another node now.
+        return (
+            self._core.nodes.get(volume, Fid(volume.id, *fid[1:])) if node.replaced or not node.gone else None
+        )
 
     async def _by_name(self, volume: VolumeState, node: Node, uid: int) -> Node | None:
         view = self._core.conflicts.shown(node)
