@@ -233,6 +233,8 @@ class Delivery:
 
         False: a part has come already, or all but the reply.
         """
+        if not self._running:
+            return True  # the last one ended just when the alarm went off: what it brought decides
         stalled = max(self._running, key=lambda runner: runner.stalls_at)
         if stalled.stalls_at > trio.current_time():
             return True
