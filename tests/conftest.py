@@ -13,13 +13,21 @@ import trio
 from trio.abc import Clock, Instrument
 from trio.testing import MockClock
 
+from tests.seeds import SEARCHING
+
 faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 # No test is timed: a busy machine would fail it. `print_blob` names the failing example, to try it again.
+# What is tried is the same every time, where the clock is a fake one also the order of tasks: tests/seeds.py.
 hypothesis.settings.register_profile(
-    "realmfs", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "realmfs",
+    deadline=None,
+    print_blob=True,
+    derandomize=not SEARCHING,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("realmfs")
+setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", not SEARCHING)  # noqa: B010 - trio calls it final
 
 
 class _Recorder(logging.Handler):
@@ -29,6 +37,13 @@ class _Recorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def same_order() -> None:
+    """Let trio shuffle its tasks in every run of a test as in the run before."""
+    if not SEARCHING:
+        trio._core._run._r.seed(1)
 
 
 @pytest.fixture(autouse=True)

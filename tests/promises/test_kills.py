@@ -25,6 +25,7 @@ import pytest
 from realmfs.cli.stage import Program
 from realmfs.control.client import Client
 from realmfs.fuse import mounts
+from tests.seeds import first_seed
 
 pytestmark = pytest.mark.kernel
 
@@ -190,8 +191,7 @@ def server(tmp_path: Path) -> Iterator[Program]:
 
 @pytest.mark.timeout(600)
 def test_what_was_acknowledged_survives_real_kills(tmp_path: Path, server: Program) -> None:
-    seed = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 31))
-    print(f"REALMFS_SEED={seed}")
+    seed = first_seed()
     rng = random.Random(seed)
     realms = tmp_path / "realms"
     realms.write_text(f"{REALM} {HOST}:{PORT}\n")

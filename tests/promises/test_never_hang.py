@@ -37,6 +37,7 @@ from realmfs.vice.errors import CodaError, Code
 from tests.fakenet import Address
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.quirks import QuirkyServer
+from tests.seeds import first_seed
 from tests.t5_venus.test_changes import tree
 from tests.t5_venus.world import ME
 
@@ -59,7 +60,7 @@ KINDS = (
 )  # fmt: skip
 TOP = f"{ROOT}/d"
 BIG = b"big" * 3000
-FIRST = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 31))
+FIRST = first_seed()
 
 
 class Trouble:

@@ -30,6 +30,7 @@ from tests.promises.crashes import KINDS, CrashPoints
 from tests.promises.model import File, Link, Model, Tree
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.quirks import Quirk
+from tests.seeds import first_seed
 from tests.t5_venus.test_changes import tree
 from tests.t5_venus.world import ME
 
@@ -37,7 +38,7 @@ NAMES = ("a", "b", "c", "a name of 18 byte")
 STEPS = 60
 RUNS = int(os.environ.get("REALMFS_SOAK") or 160)
 PARTS = 8
-FIRST = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 31))
+FIRST = first_seed()
 EXCUSES = frozenset({Code.ETIMEDOUT, Code.EAGAIN, Code.EWOULDBLOCK, Code.EBUSY, Code.EIO, Code.ENXIO})
 """What a call may be refused for that would succeed with all servers there."""
 

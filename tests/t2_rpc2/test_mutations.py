@@ -8,7 +8,6 @@ sends one, against the state machines themselves, without network and clock.
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
 from collections import Counter
@@ -26,6 +25,7 @@ from realmfs.rpc2.secure import AUTH_NONE, CIPHER_CCM_8, WINDOW, make_sealer
 from realmfs.rpc2.serve import ServerLink
 from realmfs.rpc2.service import Address, Credentials, Level
 from realmfs.rpc2.transfer import BytesSink, BytesSource
+from tests.seeds import first_seed
 
 PACKETS = 100_000
 CLIENT, SERVER, VILLAIN = ("10.0.0.1", 1), ("10.0.0.2", 2), ("10.6.6.6", 6)
@@ -246,8 +246,7 @@ def attack(bound: Bound, victim: Address, villain: Villain, count: int) -> Count
 
 @pytest.mark.parametrize("victim", [CLIENT, SERVER], ids=["client", "server"])
 def test_a_hundred_thousand_mutated_packets(victim: Address) -> None:
-    seed = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 32))
-    print(f"seed {seed}")
+    seed = first_seed()
     bound = Bound(seed)
     core, link = bound.core(victim), bound.link(victim)
     for scene in ("storing", "fetching", "idle"):  # so that there is something to repeat

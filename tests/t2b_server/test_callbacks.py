@@ -15,6 +15,7 @@ from realmfs.server import hosts
 from realmfs.vice import calls, log
 from realmfs.vice.errors import Code
 from realmfs.vice.types import ClientId, Fid, FidAndVector
+from tests.seeds import first_seed
 from tests.t2b_server.harness import ALL, Client, serving
 
 
@@ -239,9 +240,7 @@ async def test_what_an_administrator_changes_beside_the_server_is_told(
 
 async def test_no_break_is_lost_whatever_the_order(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Readers ask while writers write; whoever believes a promise at the end holds the current version."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
         realm.net.jitter = 0.02
         writers = [await realm.client(nursery) for _ in range(2)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from realmfs.vice.errors import CodaError
 from realmfs.vice.log import AnyRecord
 from realmfs.vice.types import Fid, ObjectType
 from tests.group import GroupClient, Servers, address, group
+from tests.seeds import first_seed
 
 EVERYBODY = (1, 2, 3)
 NAMES = [b"a", b"b", b"c", b"d", b"e"]
-SEEDS = range(int(os.environ.get("REALMFS_SEED", "1")), int(os.environ.get("REALMFS_SEED", "1")) + 3)
+FIRST = first_seed()
+SEEDS = range(FIRST, FIRST + 3)
 Clock = trio.abc.Clock
 
 

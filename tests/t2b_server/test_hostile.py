@@ -30,6 +30,7 @@ from realmfs.vice.types import (
     VolumeStatus,
 )
 from realmfs.vice.wire import Request, Transfer
+from tests.seeds import first_seed
 from tests.t2b_server.harness import ALL, SERVER, Client, Realm, dump, serving
 
 
@@ -98,9 +99,7 @@ def spoiled(rng: random.Random, body: bytes) -> bytes:
 
 
 async def test_random_bodies_are_survived(tmp_path: Path, autojump_clock: MockClock) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
         user = realm.add_user("admin", administrator=True)
         admin, token = await realm.client(nursery, user), realm.token(user)
@@ -122,9 +121,7 @@ async def test_random_bodies_are_survived(tmp_path: Path, autojump_clock: MockCl
 
 
 async def test_mutated_logs_change_all_or_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
         client = await realm.client(nursery)
         for _ in range(150):
@@ -181,9 +178,7 @@ async def test_a_client_that_goes_in_the_middle_leaves_nothing(
 
 async def test_a_replayed_reintegration_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Every packet of three reintegrations comes again: backwards, shuffled, from elsewhere, later."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
         client = await realm.client(nursery)
         recorded: list[bytes] = []

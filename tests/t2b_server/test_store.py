@@ -25,6 +25,7 @@ from realmfs.vice import calls, log
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import Code
 from realmfs.vice.types import Fid, ObjectType
+from tests.seeds import first_seed
 from tests.t2b_server.harness import ALL, Client, dump, serving
 
 # imports
@@ -310,9 +311,7 @@ async def test_containers_are_synced_before_and_the_log_after_the_commit(
 
 async def test_random_batches_against_a_model(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What a dictionary says must happen, happens; what it says cannot, changes nothing."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     async with serving(tmp_path / "data", anyuser=ALL) as (realm, nursery):
         client = await realm.client(nursery)
         model: dict[bytes, Fid] = {}

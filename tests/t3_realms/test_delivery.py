@@ -5,13 +5,17 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.lowlevel
 
 from realmfs.realms import fetching
-from realmfs.realms.delivery import MID_FILE
+from realmfs.realms.delivery import MID_FILE, Delivery, Runner
+from realmfs.realms.round import Patience
+from realmfs.realms.server import Answer
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.service import Request, ServerConnection
 from realmfs.rpc2.transfer import BytesSource
 from realmfs.vice.calls import FetchPartial, GetAttr
+from realmfs.vice.errors import Code
 from realmfs.vice.types import Fid
 from tests.t3_realms.test_fetching import Bytes, fetches
 from tests.t3_realms.vicepeer import FILE, VicePeer, vector
@@ -80,6 +84,34 @@ async def test_who_says_busy_has_no_rival(servers: World) -> None:
     assert await fetch(servers, size, into) >= 3.0
     assert bytes(into.data) == data
     assert data_requests(servers) == [1, 0, 0]
+
+
+async def test_an_alarm_that_goes_off_when_the_last_runner_has_ended_asks_nobody(servers: World) -> None:
+    group = await servers.group()
+    asked: list[int] = []
+
+    def body(slot: int, offset: int) -> bytes:
+        asked.append(slot)
+        return b""
+
+    delivery = Delivery(
+        core=group.core,
+        user=ANYUSER,
+        patience=Patience(5.0),
+        opcode=FetchPartial.OPCODE,
+        body=body,
+        rivals=lambda: [1, 2],
+        sink=Bytes(),
+        at=0,
+        end=None,
+        limit=5000,
+    )
+    ended = Runner(group.core.servers[0], 0, 0, trio.current_time())
+    ended.answer = Answer(Code.EIO, b"", sent=True, heard=True, epoch=0, breaks=0)
+    delivery.runners.append(ended)
+    assert delivery._help(), "what the one brought decides"
+    await trio.lowlevel.checkpoint()
+    assert asked == []
 
 
 async def test_a_rival_helps_one_stalled_server_at_a_time(servers: World) -> None:

@@ -20,6 +20,7 @@ from typing import IO
 
 import pytest
 
+from tests.seeds import first_seed
 from tests.t5_venus.world import REALM
 from tests.t6_fuse.conftest import REPOSITORY, take_down
 
@@ -373,8 +374,7 @@ def flap(mount: Mounted, rng: random.Random, orders: list[str]) -> None:
 
 @pytest.mark.parametrize("network", ["connected", "disconnected", "flapping"])
 def test_a_mount_is_like_a_plain_directory(mount: Mounted, tmp_path: Path, network: str) -> None:
-    seed = int(os.environ.get("REALMFS_SEED") or random.randrange(1 << 32))
-    print(f"REALMFS_SEED={seed}")
+    seed = first_seed()
     rng = random.Random(seed)
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import bigcache, offline
+from tests.seeds import first_seed
 from tests.t8_cli_tui.conftest import Home
 
 DIRECTORIES = 1000
@@ -17,9 +18,7 @@ MEMORY = 150  # MB
 @pytest.mark.kernel
 def test_everything_cached_is_there_without_a_network(home: Home) -> None:
     """Seconds are measured by `python -m bench --target offline`; here are counted memory and contents."""
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
+    rng = random.Random(first_seed())
     objects = bigcache.fill(home.top / "cache", home.top / "state", DIRECTORIES)
     assert objects >= 100_000
     top = home.top / "coda"
