@@ -26,6 +26,7 @@ _STATUS = {
     Kind.UNREACHABLE: Exit.UNREACHABLE,
     Kind.UNAUTHENTICATED: Exit.UNAUTHENTICATED,
     Kind.CONFLICT: Exit.CONFLICT,
+    Kind.VERSION: Exit.FAILED,
 }
 _ADVICE = {
     Exit.UNREACHABLE: "No server answers: see `realmfs servers --check`",

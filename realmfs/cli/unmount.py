@@ -2,12 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from realmfs.cli.daemon import PLACE, socket_path
 from realmfs.cli.failure import Failure
 from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.protocol import ControlError, Kind
 from realmfs.control.words import size
 
 _ENDS_WITHIN = 15.0
@@ -22,24 +24,34 @@ def command(directory: Path | None, force: bool, socket: Path | None, config: Pa
     """Stop the daemon and unmount; tells what is still pending, which is kept for the next start."""
     path = socket_path(socket, config)
     try:
-        with Client(path) as client:
-            status = client.call("daemon.status")
-            _check_directory(directory, status["mount_point"])
-            stopping = client.call("daemon.stop", force=force)
+        stopping, pid = _stop(path, directory, force)
     except NoDaemonError:
         if directory is None or not _detach_dead(directory):
             raise
         click.echo(f"{directory} held the mount of a daemon that had died: detached")
         return
-    if stopping["pending"]:
-        waiting = f"{stopping['pending']} changes ({size(status['pending_bytes'])})"
+    if stopping.get("pending"):
+        waiting = f"{stopping['pending']} changes ({size(stopping['pending_bytes'])})"
         click.echo(f"{waiting} wait to be sent; they are kept and go on at the next start")
-    if stopping["busy"] and not force:
+    if stopping.get("busy") and not force:
         click.echo("Files are still open: the daemon ends after their last close (--force cuts them off)")
         return
-    if not _gone(status["pid"]):
+    if not _gone(pid):
         raise Failure("the daemon has not ended yet. Files may still be open: realmfs unmount --force")
     click.echo("unmounted")
+
+
+def _stop(path: Path, directory: Path | None, force: bool) -> tuple[dict[str, Any], int]:
+    """Begin the end of the daemon, of any version; returns its answer and its process."""
+    try:
+        with Client(path) as client:
+            _check_directory(directory, client.call("daemon.status")["mount_point"])
+            return client.call("daemon.stop", force=force), client.peer
+    except ControlError as error:
+        if error.kind is not Kind.VERSION or directory is not None:
+            raise
+    with Client(path, any_version=True) as client:
+        return client.call("daemon.stop", force=force), client.peer
 
 
 def _check_directory(directory: Path | None, mounted: str | None) -> None:

@@ -7,23 +7,50 @@ NoDaemonError.
 import itertools
 import json
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from realmfs.control.protocol import INTERNAL_ERROR, ControlError, line_of
+from realmfs import __version__
+from realmfs.control.protocol import (
+    HELLO,
+    INTERNAL_ERROR,
+    METHOD_NOT_FOUND,
+    VERSION,
+    ControlError,
+    line_of,
+    other_version,
+    speaker,
+)
 
 
 class NoDaemonError(Exception):
     """Nobody listens on the control socket."""
 
 
+def check_version(answer: Any) -> None:
+    """Judge the answer to `hello`, a result or a ControlError. Raises ControlError."""
+    if isinstance(answer, ControlError):
+        if answer.code == METHOD_NOT_FOUND:
+            raise other_version(speaker(__version__, VERSION), "older") from None
+        raise answer
+    known = answer if isinstance(answer, Mapping) else {}
+    if known.get("protocol") != VERSION:
+        daemon = speaker(known.get("version"), known.get("protocol"))
+        raise other_version(speaker(__version__, VERSION), daemon)
+
+
 class Client:
     """A connection to the daemon; a context manager."""
 
-    def __init__(self, path: Path, timeout: float | None = 60.0) -> None:
-        """Connect; `timeout` in seconds bounds each wait for an answer. Raises NoDaemonError."""
+    def __init__(self, path: Path, timeout: float | None = 60.0, *, any_version: bool = False) -> None:
+        """Connect; `timeout` in seconds bounds each wait for an answer.
+
+        Raises NoDaemonError, and ControlError for a daemon that speaks another version: `any_version` does
+        without that check, and then only `daemon.stop` may be called.
+        """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
@@ -38,6 +65,19 @@ class Client:
             ) from None
         self._lines = self._socket.makefile("rb")
         self._serials = itertools.count(1)
+        if not any_version:
+            try:
+                check_version(self._greet())
+            except BaseException:
+                self.close()
+                raise
+
+    def _greet(self) -> Any:
+        """Say hello; returns the answer, a ControlError where it was one."""
+        try:
+            return self.call(HELLO, protocol=VERSION, version=__version__)
+        except ControlError as error:
+            return error
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -53,6 +93,14 @@ class Client:
         """Close the connection."""
         self._lines.close()
         self._socket.close()
+
+    @property
+    def peer(self) -> int:
+        """The process that listens."""
+        size = struct.calcsize("3i")
+        return int(
+            struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
+        )
 
     def be_patient(self) -> None:
         """Wait for answers as long as it takes: a tree may be fetched meanwhile."""

@@ -11,7 +11,7 @@ from realmfs import __version__
 from realmfs.cache.cache import Cache
 from realmfs.cache.log import LogEntry, State
 from realmfs.cache.volumes import VolumeRow
-from realmfs.control import messages
+from realmfs.control import messages, volumemessages
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import Server
 from realmfs.realms.server import State as ServerState
@@ -134,12 +134,12 @@ class DaemonFacts:
             await self._realms.check()
         return [_server(server, self.callbacks_held(server)) for server in self._realms.servers()]
 
-    def volumes(self) -> list[messages.VolumeInfo]:
+    def volumes(self) -> list[volumemessages.VolumeInfo]:
         """Return the volumes known here; not the single replicas that conflicts were looked at in."""
         rows = self._cache.volumes.all()
         return [self._volume(row) for row in rows if row.type != VolumeType.READ_WRITE]
 
-    def _volume(self, row: VolumeRow) -> messages.VolumeInfo:
+    def _volume(self, row: VolumeRow) -> volumemessages.VolumeInfo:
         realm = self._realm_name(row)
         known = self._realms.realm_named(realm)
         up = set()
@@ -147,7 +147,7 @@ class DaemonFacts:
             up = {_address(server.address) for server in known.servers if server.state is ServerState.UP}
         servers = [replica.server for replica in row.replicas]
         reachable = any(server in up for server in servers)
-        return messages.VolumeInfo(
+        return volumemessages.VolumeInfo(
             realm=realm,
             name=row.name,
             id=f"{row.id:x}",
@@ -222,7 +222,8 @@ class DaemonFacts:
     def stopping(self) -> messages.Stopping:
         """Return what will be left when the daemon ends."""
         busy = self.kernel is not None and self.kernel.open_files() > 0
-        return messages.Stopping(self.pending()[0], busy)
+        pending, size = self.pending()
+        return messages.Stopping(pending, busy, size)
 
     def end(self, force: bool) -> None:
         """Begin the end."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import trio
 
-from realmfs.control import messages
+from realmfs.control import messages, volumemessages
 from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Request
 from realmfs.control.service import Session
@@ -182,7 +182,7 @@ async def _unlog(job: _Job) -> bytes:
 
 async def _volume_status(job: _Job) -> bytes:
     local = len(job.data) == 4 and struct.unpack("=i", job.data) == (1,)
-    told: messages.VolumeStatus = await job.call("volumes.status", path=job.path, local=local)
+    told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=local)
     policy: messages.Writeback = await job.call("writeback")
     status = _VOLUME_STATUS.pack(
         told.id, 0, 1, 1, 1, 0, told.type, 0, told.max_quota or 0, told.blocks_used or 0,
@@ -201,7 +201,7 @@ async def _volume_status(job: _Job) -> bytes:
 
 
 async def _where_is(job: _Job) -> bytes:
-    told: messages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
+    told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
     hosts, ids = [bytes(4)] * _SLOTS, [0] * _SLOTS
     for replica in told.replicas:
         hosts[replica.slot] = socket.inet_aton(replica.address)
@@ -248,7 +248,7 @@ async def _mount_point(job: _Job) -> bytes:
 
 
 async def _force(job: _Job) -> bytes:
-    told: messages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
+    told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
     left = await job.call("changes.send", volume=f"{told.name}@{told.realm}", within=_WITHIN)
     return _left(left)
 
@@ -264,7 +264,7 @@ def _left(left: list[messages.Unsent]) -> bytes:
 
 
 async def _purge(job: _Job) -> bytes:
-    told: messages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
+    told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
     await job.call("changes.discard", volume=f"{told.name}@{told.realm}")
     return b""
 

@@ -1,5 +1,9 @@
 r"""JSON-RPC 2.0 on lines: one message per line, UTF-8, `\n` at the end, at most `LINE_LIMIT` bytes.
 
+The first request is `hello`: it tells which version of the methods and messages the caller knows
+(`VERSION`), and a daemon that has another one says so, in words, instead of answers that the caller would
+misread. Only `daemon.stop` is understood without it, by every version.
+
 Requests carry an `id` and named parameters; batches and positional parameters are not used. Answers come in
 any order. The server also sends notifications of method `event` after `events.watch`. Names of files that
 are not UTF-8 travel as lone surrogates (PEP 383). Contents travel as base64.
@@ -19,6 +23,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+VERSION = 1
+"""Of the methods and messages: raised by every change that a caller of the version before would notice."""
+HELLO = "hello"
 LINE_LIMIT = 1 << 20
 CHUNK = 256 << 10
 """Most bytes of contents in one message; base64 makes a third more of them."""
@@ -38,6 +45,7 @@ class Kind(Enum):
     UNREACHABLE = "unreachable"
     UNAUTHENTICATED = "unauthenticated"
     CONFLICT = "conflict"
+    VERSION = "version"
 
 
 _UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOTCONN, errno.ECONNREFUSED)
@@ -79,6 +87,20 @@ class ControlError(Exception):
             number=getattr(errno, str(details.get("errno")), 0),
             kind=kinds.get(str(details.get("kind")), Kind.FAILED),
         )
+
+
+def other_version(caller: str, daemon: str) -> ControlError:
+    """Return the refusal of a caller whose methods are not the daemon's; both are said in words."""
+    text = (
+        f"the caller is {caller}, the daemon is {daemon}: they do not understand each other. "
+        "Stop the daemon (realmfs unmount) and start it in the caller's version (realmfs mount)"
+    )
+    return ControlError(INVALID_REQUEST, text, number=errno.EPROTO, kind=Kind.VERSION)
+
+
+def speaker(release: object, version: object) -> str:
+    """Return who speaks which version, in words."""
+    return f"realmfs {str(release)[:40] or '?'} (control protocol {str(version)[:10]})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,17 @@ from typing import Any, Protocol
 import trio
 
 from realmfs.control.protocol import (
+    HELLO,
     INTERNAL_ERROR,
     INVALID_REQUEST,
     LINE_LIMIT,
     ControlError,
     Request,
     line_of,
+    other_version,
     parse_request,
 )
-from realmfs.control.service import Facts, Logins, Method, Session, Topic
+from realmfs.control.service import OURSELVES, Facts, Logins, Method, Session, Topic
 from realmfs.venus.face import Caller, FileSystem
 from realmfs.vice.errors import CodaError
 
@@ -42,6 +44,7 @@ _CONNECTIONS = 64
 _AT_ONCE = 16
 _TAKE_WITHIN = 30.0
 _PATH_LIMIT = 107  # struct sockaddr_un
+_WITHOUT_HELLO = frozenset({HELLO, "daemon.stop"})
 _CREDENTIALS = struct.Struct("3i")
 _SIGNATURE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
@@ -173,6 +176,7 @@ class Conversation:
         self._events = events
         self._sending = trio.Lock()
         self._watching = False
+        self._greeted = False
         self._limit = trio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
@@ -227,11 +231,14 @@ class Conversation:
         request = None
         try:
             request = parse_request(line)
+            if not self._greeted and request.method not in _WITHOUT_HELLO:
+                raise other_version("of another version (it does not say hello)", OURSELVES)
             if request.method == "events.watch":
                 self._session.require_owner(request.method)
                 await self._watch(request, nursery)
                 return
             result, then = await self._session.call(request)
+            self._greeted = self._greeted or request.method == HELLO
             if request.id is not None:
                 await self._send({"jsonrpc": "2.0", "id": request.id, "result": result})
             if then is not None:

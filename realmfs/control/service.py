@@ -13,11 +13,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from realmfs.control import messages
+from realmfs import __version__
+from realmfs.control import messages, volumemessages
 from realmfs.control.acl import Acls
 from realmfs.control.files import Files
-from realmfs.control.protocol import METHOD_NOT_FOUND, ControlError, Request, decode
+from realmfs.control.protocol import (
+    HELLO,
+    METHOD_NOT_FOUND,
+    VERSION,
+    ControlError,
+    Request,
+    decode,
+    other_version,
+    speaker,
+)
 from realmfs.venus.face import Caller, FileSystem
+
+OURSELVES = speaker(__version__, VERSION)
 
 
 class Facts(Protocol):
@@ -26,7 +38,7 @@ class Facts(Protocol):
     def status(self) -> messages.Status: ...
     def realms(self) -> Sequence[messages.RealmInfo]: ...
     async def servers(self, check: bool) -> Sequence[messages.ServerInfo]: ...
-    def volumes(self) -> Sequence[messages.VolumeInfo]: ...
+    def volumes(self) -> Sequence[volumemessages.VolumeInfo]: ...
     def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]: ...
     def settings(self) -> dict[str, str]: ...
     def stopping(self) -> messages.Stopping: ...
@@ -98,7 +110,7 @@ class Session:
             raise ControlError(METHOD_NOT_FOUND, f"there is no method {request.method[:40]!r}")
         if method.owner_only:
             self.require_owner(request.method)
-        params = decode(method.shape, request.params)
+        params = decode(method.shape, _known(request))
         result = await method.run(params)
         return result, None if method.then is None else functools.partial(method.then, params)
 
@@ -134,6 +146,7 @@ class Session:
 
     def _daemon_methods(self) -> dict[str, Method]:
         return {
+            HELLO: Method(messages.Hello, self._hello),
             "daemon.status": Method(messages.Nothing, self._status),
             "daemon.settings": Method(messages.Nothing, self._settings),
             "daemon.stop": Method(messages.Stop, self._stop, owner_only=True, then=self._end),
@@ -154,6 +167,12 @@ class Session:
             "tokens.list": Method(messages.Tokens, functools.partial(logins.list_tokens, uid)),
         }
 
+    async def _hello(self, params: messages.Hello) -> messages.Welcome:
+        """Agree on the version. A caller of another one is told so."""
+        if params.protocol != VERSION:
+            raise other_version(speaker(params.version, params.protocol), OURSELVES)
+        return messages.Welcome(VERSION, __version__, os.getpid())
+
     async def _status(self, params: messages.Nothing) -> messages.Status:
         return self._facts.status()
 
@@ -172,8 +191,15 @@ class Session:
     async def _servers(self, params: messages.Servers) -> Sequence[messages.ServerInfo]:
         return await self._facts.servers(params.check)
 
-    async def _volumes(self, params: messages.Nothing) -> Sequence[messages.VolumeInfo]:
+    async def _volumes(self, params: messages.Nothing) -> Sequence[volumemessages.VolumeInfo]:
         return self._facts.volumes()
 
     async def _changes(self, params: messages.Changes) -> Sequence[messages.Change]:
         return self._facts.changes(params.volume, max(1, min(params.limit, 10_000)))
+
+
+def _known(request: Request) -> Mapping[str, Any]:
+    """Return the parameters; a later version's `hello` may have some that we do not know."""
+    if request.method != HELLO:
+        return request.params
+    return {name: value for name, value in request.params.items() if name in messages.Hello.__slots__}

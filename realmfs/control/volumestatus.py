@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Mapping
 
-from realmfs.control import messages
+from realmfs.control import messages, volumemessages
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -23,19 +23,19 @@ class VolumeStatuses:
     def methods(self, caller: Caller) -> Mapping[str, Method]:
         """Return it for one caller."""
 
-        async def status(params: messages.VolumeOf) -> messages.VolumeStatus:
+        async def status(params: volumemessages.VolumeOf) -> volumemessages.VolumeStatus:
             return await self._status(caller, params)
 
-        async def set_quota(params: messages.SetQuota) -> messages.VolumeStatus:
+        async def set_quota(params: volumemessages.SetQuota) -> volumemessages.VolumeStatus:
             return await self._set_quota(caller, params)
 
         return {
-            "volumes.set_quota": Method(messages.SetQuota, set_quota),
-            "volumes.status": Method(messages.VolumeOf, status),
-            "volumes.path": Method(messages.VolumeId, self._path),
+            "volumes.set_quota": Method(volumemessages.SetQuota, set_quota),
+            "volumes.status": Method(volumemessages.VolumeOf, status),
+            "volumes.path": Method(volumemessages.VolumeId, self._path),
         }
 
-    async def _path(self, params: messages.VolumeId) -> messages.PathOf:
+    async def _path(self, params: volumemessages.VolumeId) -> messages.PathOf:
         """Tell the path of a volume's root."""
         for row in self._core.cache.volumes.all():
             if row.id == params.id and self._core.cache.realms.get(row.realm).name == params.realm:
@@ -52,7 +52,9 @@ class VolumeStatuses:
         finally:
             walk.give_back()
 
-    async def _set_quota(self, caller: Caller, params: messages.SetQuota) -> messages.VolumeStatus:
+    async def _set_quota(
+        self, caller: Caller, params: volumemessages.SetQuota
+    ) -> volumemessages.VolumeStatus:
         """Set the quota at the servers, who judge whether the caller may; return what then stands there."""
         if not 0 <= params.max_quota < 1 << 31:
             raise ControlError(INVALID_PARAMS, "a quota is less than 2 TiB", number=errno.EINVAL)
@@ -68,9 +70,9 @@ class VolumeStatuses:
             denied = error.errno in (errno.EACCES, errno.EPERM)
             why = "only the realm's administrators set quotas. Are you logged in as one?" if denied else error
             raise ControlError.of_errno(error.errno, f"{name}: {why}") from error
-        return await self._status(caller, messages.VolumeOf(params.path))
+        return await self._status(caller, volumemessages.VolumeOf(params.path))
 
-    async def _status(self, caller: Caller, params: messages.VolumeOf) -> messages.VolumeStatus:
+    async def _status(self, caller: Caller, params: volumemessages.VolumeOf) -> volumemessages.VolumeStatus:
         """Tell of the volume that holds the object at a path; its servers are asked unless `local`."""
         volume = await self._volume(caller, params.path)
         waiting = self._core.cache.log.summary(volume.key)
@@ -82,7 +84,7 @@ class VolumeStatuses:
             except CodaError as error:
                 raise ControlError.of_errno(error.errno, f"{volume.name}@{volume.realm}: {error}") from error
         quota = None if told is None else told.status
-        return messages.VolumeStatus(
+        return volumemessages.VolumeStatus(
             realm=volume.realm,
             name=volume.name,
             id=volume.id,
@@ -98,7 +100,7 @@ class VolumeStatuses:
             partition_free=None if quota is None else quota.partition_available,
             partition_size=None if quota is None else quota.partition_blocks,
             replicas=[
-                messages.Replica(one.slot, f"{one.volume_id:x}", one.server.address[0])
+                volumemessages.Replica(one.slot, f"{one.volume_id:x}", one.server.address[0])
                 for one in (() if place is None else place.replicas)
             ],
         )

@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from realmfs.control.client import NoDaemonError
-from realmfs.control.protocol import INTERNAL_ERROR, LINE_LIMIT, ControlError, line_of
+from realmfs import __version__
+from realmfs.control.client import NoDaemonError, check_version
+from realmfs.control.protocol import HELLO, INTERNAL_ERROR, LINE_LIMIT, VERSION, ControlError, line_of
 
 RETRY = 1.0
 CALL_WITHIN = 60.0
@@ -103,7 +104,11 @@ class Link:
         return reason
 
     async def _greet(self) -> None:
-        """Ask for the events; who may not have them does without."""
+        """Agree on the version, and ask for the events; who may not have them does without."""
+        try:
+            check_version(await self.call(HELLO, protocol=VERSION, version=__version__))
+        except ControlError as error:
+            check_version(error)
         try:
             await self.call("events.watch")
         except ControlError:

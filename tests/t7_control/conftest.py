@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from realmfs.control import messages
+from realmfs.control import messages, volumemessages
+from realmfs.control.protocol import VERSION
 from realmfs.control.server import ControlServer
 from tests.memoryfs import MemoryFiles
 
@@ -34,7 +35,7 @@ class SomeFacts:
         await trio.lowlevel.checkpoint()
         return []
 
-    def volumes(self) -> Sequence[messages.VolumeInfo]:
+    def volumes(self) -> Sequence[volumemessages.VolumeInfo]:
         raise ValueError("on purpose")
 
     def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]:
@@ -153,7 +154,7 @@ class Control:
     facts: SomeFacts
     logins: SomeLogins
     events: SomeEvents
-    connect: Callable[[], Any]
+    connect: Callable[..., Any]
 
 
 @pytest.fixture
@@ -165,8 +166,10 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
 
         lines: list[Line] = []
 
-        async def connect() -> Line:
+        async def connect(*, greet: bool = True) -> Line:
             lines.append(Line(await trio.open_unix_socket(os.fspath(path))))
+            if greet:
+                assert "result" in await lines[-1].call("hello", protocol=VERSION)
             return lines[-1]
 
         try:

@@ -9,7 +9,10 @@ import trio
 from realmfs.control import messages
 from realmfs.control.protocol import ControlError
 from realmfs.control.sending import Sending
+from tests.t5_venus.conftest import no_threads
 from tests.t5_venus.world import REALM, Client, until, world
+
+__all__ = ["no_threads"]
 
 ROOT = f"/{REALM}"
 

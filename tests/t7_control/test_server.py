@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from realmfs import __version__
 from realmfs.control import server
 from realmfs.control.client import Client, NoDaemonError
-from realmfs.control.protocol import LINE_LIMIT, ControlError, Request
+from realmfs.control.protocol import LINE_LIMIT, VERSION, ControlError, Kind, Request, other_version
 from realmfs.control.server import ControlServer, SocketError
 from realmfs.control.service import Session
 from realmfs.venus.face import Caller
@@ -83,7 +84,7 @@ async def _send_until_closed(line: Line, data: bytes) -> None:
 async def test_a_notification_has_no_answer(control: Control) -> None:
     line = await control.connect()
     await line.send(b'{"jsonrpc":"2.0","method":"daemon.stop"}\n{"jsonrpc":"2.0","method":"no.such"}\n')
-    assert (await line.call("daemon.status"))["id"] == 1
+    assert (await line.call("daemon.status"))["id"] == 2, "the greeting was the first"
     assert control.facts.stopped == [False]
 
 
@@ -140,6 +141,50 @@ async def test_one_server_per_socket_and_dead_ones_are_replaced(control: Control
         await ControlServer(
             tmp_path / ("x" * 200), MemoryFiles(), SomeFacts(), SomeLogins(), SomeEvents()
         ).run()
+
+
+async def test_before_hello_there_is_only_an_end(control: Control) -> None:
+    """An old client says no hello: it must hear why, not get answers in a form it does not know."""
+    line = await control.connect(greet=False)
+    refused = (await line.call("daemon.status"))["error"]
+    assert refused["data"]["kind"] == "version"
+    assert "realmfs unmount" in refused["message"]
+    assert "result" in await line.call("daemon.stop")
+    wrong = (await line.call("hello", protocol=VERSION + 1, version="9.1", more={"from": "later"}))["error"]
+    assert "realmfs 9.1 (control protocol" in wrong["message"]
+    assert "error" in await line.call("daemon.status")
+    welcome = (await line.call("hello", protocol=VERSION, version="0"))["result"]
+    assert welcome == {"protocol": VERSION, "version": __version__, "pid": os.getpid()}
+    assert "result" in await line.call("daemon.status")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"error": {"code": -32601, "message": "there is no method 'hello'"}}, "the daemon is older"),
+        ({"error": other_version("realmfs 9", "realmfs 7").to_json()}, "realmfs 9"),
+        ({"result": {"protocol": VERSION + 1, "version": "9.1"}}, "realmfs 9.1"),
+        ({"result": None}, "protocol None"),
+        ({}, "protocol None"),
+    ],
+)
+async def test_the_client_says_which_versions_do_not_fit(
+    tmp_path: Path, answer: dict[str, object], said: str
+) -> None:
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as lines:
+            request = json.loads(lines.readline())
+            connection.sendall(json.dumps({"jsonrpc": "2.0", "id": request["id"], **answer}).encode() + b"\n")
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve)
+            with pytest.raises(ControlError, match=said) as caught:
+                await trio.to_thread.run_sync(Client, tmp_path / "s")
+    assert caught.value.kind is Kind.VERSION
 
 
 async def test_the_blocking_client(control: Control) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from realmfs.control.protocol import ControlError
+from realmfs.control.protocol import HELLO, VERSION, ControlError
 from realmfs.tui.app import RealmfsApp
 from tests.t8_cli_tui.pilot import screen_text, until
 
@@ -27,7 +27,7 @@ class FakeDaemon:
     """The server; `calls` are what it was asked, `status` left out."""
 
     def __init__(self, answers: Answers, events: list[Mapping[str, Any]]) -> None:
-        self.answers = dict(answers)
+        self.answers = {HELLO: {"protocol": VERSION, "version": "0", "pid": 1}, **answers}
         self.events = events
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._ended: list[asyncio.Event] = []
@@ -51,7 +51,7 @@ class FakeDaemon:
         while line := await reader.readline():
             request = json.loads(line)
             method, params = request["method"], request["params"]
-            if method != "daemon.status":
+            if method not in ("daemon.status", HELLO):
                 self.calls.append((method, params))
             answer = self.answers.get(method, {})
             if callable(answer):

@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from realmfs.control.client import NoDaemonError
-from realmfs.control.protocol import ControlError
+from realmfs.control.protocol import VERSION, ControlError
 from realmfs.tui.app import RealmfsApp
 from realmfs.tui.link import BATCH_LIMIT, Link
 from realmfs.tui.pane import Pane
@@ -130,13 +130,17 @@ def test_events_are_filtered_paused_and_exported(home: Home, monkeypatch: pytest
     assert lines == [f"kind::event {n}" for n in (0, 2, 3, 4, 5, 6, 7, 8, 9, 22)]
 
 
-async def _serve(path: Path, answers: list[bytes]) -> asyncio.Server:
-    """A daemon that answers each connection with the next of `answers` after its first line, and hangs up."""
+WELCOME = b'{"id": SERIAL, "result": {"protocol": %d, "version": "0"}}\n' % VERSION
+
+
+async def _serve(path: Path, answers: list[list[bytes]]) -> asyncio.Server:
+    """A daemon that answers each connection's lines with the next of `answers`, and hangs up."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = json.loads(await reader.readline())
-        writer.write((answers.pop(0) if answers else b"").replace(b"SERIAL", str(request["id"]).encode()))
-        await writer.drain()
+        for answer in answers.pop(0) if answers else [b""]:
+            request = json.loads(await reader.readline())
+            writer.write(answer.replace(b"SERIAL", str(request["id"]).encode()))
+            await writer.drain()
         writer.close()
 
     return await asyncio.start_unix_server(serve, str(path))
@@ -153,7 +157,7 @@ def test_a_line_that_breaks_is_made_again(
     async def run() -> None:
         ear = Ear()
         link = Link(tmp_path / "socket", ear)
-        server = await _serve(tmp_path / "socket", [nonsense, b'{"id": SERIAL, "result": {}}\n'])
+        server = await _serve(tmp_path / "socket", [[nonsense], [WELCOME, b'{"id": SERIAL, "result": {}}\n']])
         task = asyncio.create_task(link.run())
         async with server:
             await ear.until(lambda: "up" in ear.heard)
@@ -170,7 +174,7 @@ def test_calls_under_way_fail_when_the_daemon_goes(tmp_path: Path) -> None:
         link = Link(tmp_path / "socket", ear)
         with pytest.raises(NoDaemonError):
             await link.call("daemon.status")
-        server = await _serve(tmp_path / "socket", [b'{"id": SERIAL, "result": {}}\n'])
+        server = await _serve(tmp_path / "socket", [[WELCOME, b'{"id": SERIAL, "result": {}}\n']])
         task = asyncio.create_task(link.run())
         async with server:
             await ear.until(lambda: link.up or "up" in ear.heard)
@@ -189,7 +193,7 @@ def test_a_flood_of_events_is_cut_and_counted(tmp_path: Path) -> None:
     async def run() -> None:
         ear = Ear()
         link = Link(tmp_path / "socket", ear)
-        server = await _serve(tmp_path / "socket", [flood])
+        server = await _serve(tmp_path / "socket", [[WELCOME, flood]])
         task = asyncio.create_task(link.run())
         async with server:
             await ear.until(lambda: len(ear.events) + ear.lost == BATCH_LIMIT + 100)
