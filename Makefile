@@ -28,7 +28,7 @@ test-slow: $(VENV)/.ready
 	REALMFS_SLOW=1 $(RUN) -m pytest -q -m slow tests
 
 soak: $(VENV)/.ready
-	REALMFS_SEED=$${REALMFS_SEED:-random} REALMFS_SLOW=1 REALMFS_SOAK=$${REALMFS_SOAK:-1000} $(RUN) -m pytest -q -s --timeout 3600 tests/promises
+	PYTHONHASHSEED=0 REALMFS_SEED=$${REALMFS_SEED:-random} REALMFS_SLOW=1 REALMFS_SOAK=$${REALMFS_SOAK:-1000} $(RUN) -m pytest -q -s --timeout 3600 tests/promises
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

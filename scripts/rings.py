@@ -1,5 +1,6 @@
 """Run the tests ring by ring from the ground up; stop at the lowest broken ring; tell what each cost."""
 
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ def main() -> int:
         if not any((tests / ring).glob("test_*.py")):
             continue
         start = time.monotonic()
-        status = subprocess.call([sys.executable, "-m", "pytest", "-q", str(tests / ring), *sys.argv[1:]])
+        command = [sys.executable, "-m", "pytest", "-q", str(tests / ring), *sys.argv[1:]]
+        status = subprocess.call(command, env={"PYTHONHASHSEED": "0", **os.environ})
         spent.append(f"{ring} {time.monotonic() - start:.0f} s")
         if status not in (0, NO_TESTS_COLLECTED):
             print(f"ring {ring} is broken; the rings above it were not run", file=sys.stderr)

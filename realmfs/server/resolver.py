@@ -285,9 +285,21 @@ def _best(rows: list[ObjectView]) -> ObjectView | None:
         others = [other for other in others if other.vv.inconsistent or not other.is_shell]
         if all(row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES for other in others):
             same = [other for other in whole if other not in others]
-            base = min(same, key=lambda other: other.vv.store_id)
+            base = max(_latest(same), key=lambda other: other.vv.store_id)
             return dataclasses.replace(base, vv=VersionVector(top.versions, base.vv.store_id))
     return None
+
+
+def _latest(rows: list[ObjectView]) -> list[ObjectView]:
+    """Return those that no other is above: by its store id a client knows what it has sent.
+
+    (Of several the one with the greatest store id is taken: of one client's, that is the last.)
+    """
+    return [
+        row
+        for row in rows
+        if not any(other.vv.compare(row.vv, ignore_inconsistent=True) is Order.DOMINATES for other in rows)
+    ]
 
 
 def same_contents(one: ObjectView, other: ObjectView) -> bool:

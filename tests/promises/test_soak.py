@@ -30,6 +30,7 @@ from tests.promises.crashes import KINDS, CrashPoints
 from tests.promises.model import File, Link, Model, Tree
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.quirks import Quirk
+from tests.repeatable import repeatable
 from tests.seeds import first_seed
 from tests.t5_venus.test_changes import tree
 from tests.t5_venus.world import ME
@@ -421,12 +422,17 @@ def habits(seed: int) -> frozenset[Quirk]:
     return frozenset(Quirk) if rng.random() < 0.5 else frozenset(rng.sample(list(Quirk), 4))
 
 
+def size(seed: int) -> int:
+    """Choose how many servers there are in a run: one, or a group of three."""
+    return 1
+
+
 async def soak(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> Run:
     """Do one run."""
     rng = random.Random(seed)
     quirks = habits(seed)
     points = CrashPoints(patch)
-    async with site(directory, count=1, quirks=quirks, seed=seed) as where:
+    async with site(directory, count=size(seed), quirks=quirks, seed=seed) as where:
         where.net.tap = points.tap
         options = {
             "own_servers": not quirks,
@@ -449,7 +455,7 @@ async def soak(seed: int, directory: Path, patch: pytest.MonkeyPatch) -> Run:
 def one(seed: int, directory: Path) -> Run:
     """Do one run, on a clock of its own."""
     directory.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, repeatable(seed):
         try:
             clock = trio.testing.MockClock(autojump_threshold=0)
             return trio.run(soak, seed, directory, patch, clock=clock)

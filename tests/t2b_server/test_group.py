@@ -145,6 +145,19 @@ async def test_equal_contents_on_both_sides_are_no_conflict(tmp_path: Path, auto
         assert not servers.conflicts(1)
 
 
+async def test_of_equal_contents_the_latest_store_id_stays(tmp_path: Path, autojump_clock: Clock) -> None:
+    """By it a client knows whether what it sent was done, and servers whether its next change fits."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"", EVERYBODY)
+        last = ann.store(fid, 0)
+        ann.data[fid] = b""
+        await ann.update([last], (1, 3), cop2=False)
+        await ann.resolve(2, fid)
+        servers.assert_equal()
+        assert (await ann.status_at(2, fid)).vv.store_id == last.store_id
+
+
 @conflicts
 async def test_a_file_removed_here_and_written_there_is_a_conflict(
     tmp_path: Path, autojump_clock: Clock
