@@ -37,6 +37,7 @@ from realmfs.control.volumestatus import VolumeStatuses
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
 from realmfs.host.conditions import Conditions
+from realmfs.host.notices import Desktop, Notices
 from realmfs.host.paths import safe_directory
 from realmfs.host.settings import Settings
 from realmfs.host.sleep import SleepWatch
@@ -150,6 +151,8 @@ class Daemon:
                 )
                 await above.start(control.run)
                 above.start_soon(conditions.run)
+                if settings.notices:
+                    above.start_soon(Notices(cache, realms, venus, Desktop()).run)
                 above.start_soon(network.watch, realms.network_changed)
                 above.start_soon(SleepWatch(realms.fall_asleep, realms.wake_up).run)
                 await self._until_the_end(venus, facts, Habits(control.session), ready)

@@ -137,6 +137,7 @@ KEYS = (
         "where logins are kept: in private `files` of the state directory, or in the desktop's `keyring`",
         "files",
     ),
+    Key("notices", _flag, "tell on the desktop of conflicts, logins that end and changes that stay", "true"),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
     Key("socket", _path, "control socket", "in the platform's runtime directory"),
     Key("log_file", _path, "log", "in the state directory"),
@@ -170,6 +171,7 @@ class Settings:
     allow_other: bool
     keep_tokens: bool
     token_store: str
+    notices: bool
     patience: float
     socket: Path
     log_file: Path
@@ -259,6 +261,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         allow_other=values.get("allow_other", False),
         keep_tokens=values.get("keep_tokens", False),
         token_store=values.get("token_store", "files"),
+        notices=values.get("notices", True),
         patience=values.get("patience", 10.0),
         socket=values.get("socket", paths.runtime / "control.sock"),
         log_file=values.get("log_file", state / "realmfs.log"),
