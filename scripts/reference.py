@@ -22,6 +22,7 @@ from realmfs.control import hoardmessages, messages, volumemessages  # noqa: E40
 from realmfs.control.cache import CacheMethods  # noqa: E402
 from realmfs.control.conflicts import Conflicts  # noqa: E402
 from realmfs.control.connectivity import Connectivity  # noqa: E402
+from realmfs.control.contents import Passed  # noqa: E402
 from realmfs.control.hoard import HoardMethods  # noqa: E402
 from realmfs.control.logins import Logins  # noqa: E402
 from realmfs.control.mountpoints import MountPoints  # noqa: E402
@@ -42,21 +43,14 @@ answers an error of kind version and no other method than `daemon.stop`. Methods
 daemon's user and root; with `allow_other` anybody may call the others, with his own rights. Paths are
 relative to the root of the tree: `realm/directory/file`.
 
+Contents of files travel through pipes: with the answer to `file.open` comes one end as a descriptor
+(`SCM_RIGHTS`, with the first byte of the line; `"descriptors": 1` stands beside the result). Read from it to
+its end, or write and close it, and then call `file.close`, which tells what went wrong on the way.
+
 `events.watch` (*owner*) begins notifications of method `event`; a slow reader loses events and is told how
 many.
 
-From Python, `realmfs.control.client` is public, needs the standard library only, and stays as it is within a
-major version:
-
-    from realmfs.control.client import Client, NoDaemonError
-    from realmfs.control.protocol import ControlError
-
-    with Client(path_of_the_socket) as client:
-        status = client.call("daemon.status")  # JSON values, with the fields listed below
-        for event in client.events():
-            print(event["line"])
-
-`call` raises ControlError for a request that failed and NoDaemonError if nobody listens.
+From Python use [the client](client.md).
 
 ## Methods
 
@@ -99,6 +93,8 @@ def name_of(kind: object) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(name_of(each) for each in typing.get_args(kind))
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Passed:
+        return f"{name_of(inside[0])} and a descriptor"
     if origin is not None and inside:
         word = "object of" if origin in (dict, Mapping) else "list of"
         return f"{word} {name_of(inside[-1])}"

@@ -1,42 +1,29 @@
 """Contents in and out over the control socket."""
 
-import base64
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import BinaryIO
 
 from realmfs.control.client import Client
-from realmfs.control.protocol import CHUNK
+
+_PIECE = 256 << 10
 
 
 def pieces(client: Client, path: str) -> Iterator[bytes]:
     """Yield the contents of a file in the tree."""
-    handle = client.call("file.open", path=path)["handle"]
-    try:
-        offset = 0
-        while True:
-            answer = client.call("file.read", handle=handle, offset=offset, size=CHUNK)
-            data = base64.b64decode(answer["data"])
-            if data:
-                yield data
-            if len(data) < CHUNK:
-                return
-            offset += len(data)
-    finally:
-        client.call("file.close", handle=handle)
+    with client.reading(path) as stream:
+        while data := stream.read(_PIECE):
+            yield data
 
 
-def store(client: Client, source: IO[bytes], path: str, mode: int, *, sync: bool = False) -> int:
+def store(client: Client, source: BinaryIO, path: str, mode: int, *, sync: bool = False) -> int:
     """Make or replace a file in the tree; returns its size. What was there stays until all is written."""
-    handle = client.call("file.open", path=path, write=True, mode=mode)["handle"]
-    offset = 0
-    while data := source.read(CHUNK):
-        text = base64.b64encode(data).decode()
-        client.call("file.write", handle=handle, offset=offset, data=text)
-        offset += len(data)
-    client.call("file.close", handle=handle, sync=sync)
-    return offset
+    size = 0
+    with client.writing(path, mode, sync=sync) as stream:
+        while data := source.read(_PIECE):
+            size += stream.write(data)
+    return size
 
 
 def fetch_to(client: Client, path: str, local: str, mode: int) -> int:

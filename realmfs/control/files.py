@@ -1,13 +1,11 @@
 """File commands over the control socket: paths instead of inodes, for machines and moments without a mount.
 
 Each method walks the path anew with the rights of whoever asked, and gives back every lookup it made. Links
-to absolute paths lead out of the tree, which ends here: only the kernel knows what is there. Contents go in
-pieces through handles that belong to a connection. A new file is written beside the old one and renamed
-over it when it is complete, so a command that dies leaves what was there.
+to absolute paths lead out of the tree, which ends here: only the kernel knows what is there. Contents go
+through pipes (see `contents`). A new file is written beside the old one and renamed over it when it is
+complete, so a command that dies leaves what was there.
 """
 
-import base64
-import binascii
 import errno
 import itertools
 import logging
@@ -17,11 +15,13 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
 from realmfs.control import messages
-from realmfs.control.protocol import CHUNK, INVALID_PARAMS, ControlError
+from realmfs.control.contents import Flow, Passed, pour_in, pour_out
+from realmfs.control.protocol import ControlError
 from realmfs.control.walk import Walk
 from realmfs.venus.face import Attr, Caller, Entry, FileSystem
 from realmfs.vice.errors import CodaError
@@ -57,6 +57,7 @@ class _Open:
     caller: Caller
     rename: tuple[int, bytes, bytes] | None
     stack: AsyncExitStack
+    flow: Flow
 
 
 class Files:
@@ -190,10 +191,12 @@ class Files:
             await self._files.rename(self._caller, parent.ino, name, new_parent.ino, new_name, 0)
         return messages.Nothing()
 
-    async def open_file(self, params: messages.Open) -> messages.Opened:
+    async def open_file(self, params: messages.Open) -> Passed[messages.Opened]:
         """Open a file for reading, or a new one that takes its name when it is closed."""
         if len(self._open) >= _MOST_OPEN:
-            raise ControlError.of_errno(errno.EMFILE, f"{_MOST_OPEN} files are open on this connection")
+            raise ControlError.of_errno(
+                errno.EMFILE, f"{_MOST_OPEN} files are open on this connection. Close some first"
+            )
         async with AsyncExitStack() as stack:
             walk = await stack.enter_async_context(self._walk(params.path))
             if params.write:
@@ -203,14 +206,25 @@ class Files:
             serial = next(self._serials)
             self._open[serial] = opened
             opened.stack = stack.pop_all()
-        return messages.Opened(serial, size)
+        for_reading, for_writing = os.pipe2(os.O_CLOEXEC)
+        if params.write:
+            return Passed(
+                messages.Opened(serial, size),
+                for_writing,
+                partial(pour_in, self._files, opened.flow, for_reading),
+            )
+        return Passed(
+            messages.Opened(serial, size),
+            for_reading,
+            partial(pour_out, self._files, opened.flow, for_writing),
+        )
 
     async def _open_old(self, walk: Walk, params: messages.Open, stack: AsyncExitStack) -> tuple[_Open, int]:
         attr = await walk.to(params.path)
         if stat.S_ISDIR(attr.mode):
             raise ControlError.of_errno(errno.EISDIR, f"/{params.path}: {os.strerror(errno.EISDIR)}")
-        opened = await self._files.open(self._caller, attr.ino, os.O_RDONLY)
-        return _Open(opened.handle, self._caller, None, stack), attr.size
+        handle = (await self._files.open(self._caller, attr.ino, os.O_RDONLY)).handle
+        return _Open(handle, self._caller, None, stack, Flow(handle, params.path)), attr.size
 
     async def _create(self, walk: Walk, params: messages.Open, stack: AsyncExitStack) -> _Open:
         parent, name = await walk.to_parent(params.path)
@@ -219,51 +233,29 @@ class Files:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         opened, attr = await self._files.create(self._caller, parent.ino, beside, mode, flags)
         walk.took(attr)
-        return _Open(opened.handle, self._caller, (parent.ino, beside, name), stack)
-
-    def _opened(self, handle: int) -> _Open:
-        if handle not in self._open:
-            raise ControlError.of_errno(errno.EBADF, "there is no such open file on this connection")
-        return self._open[handle]
-
-    async def read_file(self, params: messages.Read) -> messages.Contents:
-        """Read a piece of an open file."""
-        opened = self._opened(params.handle)
-        if not 0 <= params.offset < 1 << 62 or not 0 < params.size <= CHUNK:
-            raise ControlError(INVALID_PARAMS, f"offset and size must be positive, size at most {CHUNK}")
-        try:
-            data = await self._files.read(opened.handle, params.offset, params.size)
-        except CodaError as error:
-            raise ControlError.of_errno(error.errno, os.strerror(error.errno)) from error
-        return messages.Contents(base64.b64encode(data).decode())
-
-    async def write_file(self, params: messages.Write) -> messages.Nothing:
-        """Write a piece of a new file."""
-        opened = self._opened(params.handle)
-        try:
-            data = base64.b64decode(params.data, validate=True)
-        except (binascii.Error, ValueError):
-            raise ControlError(INVALID_PARAMS, "data must be base64") from None
-        if opened.rename is None or not 0 <= params.offset < 1 << 62:
-            raise ControlError.of_errno(errno.EBADF, "this file is not open for writing there")
-        try:
-            await self._files.write(opened.handle, params.offset, data)
-        except CodaError as error:
-            raise ControlError.of_errno(error.errno, os.strerror(error.errno)) from error
-        return messages.Nothing()
+        rename = (parent.ino, beside, name)
+        return _Open(opened.handle, self._caller, rename, stack, Flow(opened.handle, params.path))
 
     async def close_file(self, params: messages.Close) -> messages.Nothing:
         """Close a file; a new one takes its name now."""
-        opened = self._opened(params.handle)
+        opened = self._open.get(params.handle)
+        if opened is None:
+            raise ControlError.of_errno(errno.EBADF, "there is no such open file on this connection")
+        if opened.rename is not None and not params.abandon:
+            await opened.flow.all_came()
         del self._open[params.handle]
         async with opened.stack:
             try:
+                await opened.flow.stop()
                 if params.sync and opened.rename is not None:
                     await self._files.fsync(opened.handle, False)
                 await self._files.flush(opened.handle)
             except BaseException:
                 await self._abandon(opened)
                 raise
+            if params.abandon:
+                await self._abandon(opened)
+                return messages.Nothing()
             await self._files.release(opened.handle)
             if opened.rename is not None:
                 parent, beside, name = opened.rename

@@ -46,7 +46,11 @@ class List:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open a file: to read it, or to make it anew (`write`, with permission bits `mode`)."""
+    """Open a file: to read it, or to make it anew (`write`, with permission bits `mode`).
+
+    With the answer comes a descriptor, one end of a pipe: the contents are read from it up to its end, or
+    written into it and it is closed.
+    """
 
     path: str
     write: bool = False
@@ -54,29 +58,15 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """At most `size` bytes from `offset` of an open file."""
-
-    handle: int
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Contents (base64) to put at `offset` of an open file."""
-
-    handle: int
-    offset: int
-    data: str
-
-
-@dataclass(frozen=True, slots=True)
 class Close:
-    """Close an open file; with `sync` only once it is safe against power loss."""
+    """Close an open file. Raises what stopped its contents on their way.
+
+    A new file takes its name now, with `sync` only once it is safe against power loss; `abandon`: never.
+    """
 
     handle: int
     sync: bool = False
+    abandon: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,13 +425,6 @@ class Opened:
 
     handle: int
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Bytes of a file, in base64; fewer than asked for only at its end."""
-
-    data: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ misread. Only `daemon.stop` is understood without it, by every version.
 
 Requests carry an `id` and named parameters; batches and positional parameters are not used. Answers come in
 any order. The server also sends notifications of method `event` after `events.watch`. Names of files that
-are not UTF-8 travel as lone surrogates (PEP 383). Contents travel as base64.
+are not UTF-8 travel as lone surrogates (PEP 383). Contents of files travel through a pipe, whose end comes
+as a descriptor with the answer to `file.open`.
 
 Errors carry the JSON-RPC code, a text for people, and in `data` the errno's name and the `kind` that
 decides a command's exit status. Whoever connects is untrusted: `parse_request` raises ControlError whatever
@@ -27,8 +28,8 @@ VERSION = 1
 """Of the methods and messages: raised by every change that a caller of the version before would notice."""
 HELLO = "hello"
 LINE_LIMIT = 1 << 20
-CHUNK = 256 << 10
-"""Most bytes of contents in one message; base64 makes a third more of them."""
+DESCRIPTORS = "descriptors"
+"""Beside the result: how many descriptors came with this answer (SCM_RIGHTS, with its first byte)."""
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -147,34 +148,52 @@ def plain(value: Any) -> Any:
 M = TypeVar("M")
 
 
-def decode(shape: type[M], params: Mapping[str, Any]) -> M:
-    """Make a message class from named parameters; unknown, missing and mistyped ones raise ControlError."""
+def decode(shape: type[M], params: Mapping[str, Any], *, strict: bool = True) -> M:
+    """Make a message class from named parameters; missing, mistyped and (`strict`) unknown ones are refused.
+
+    Raises ControlError.
+    """
     if not dataclasses.is_dataclass(shape):
         raise TypeError(f"{shape} is not a message")
     hints = typing.get_type_hints(shape)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(shape):
         if field.name in params:
-            values[field.name] = _checked(params[field.name], hints[field.name], field.name)
+            values[field.name] = _checked(params[field.name], hints[field.name], field.name, strict)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ControlError(INVALID_PARAMS, f"the parameter {field.name} is missing")
     unknown = sorted(set(params) - set(values))
-    if unknown:
+    if unknown and strict:
         raise ControlError(INVALID_PARAMS, f"there is no parameter {unknown[0][:40]!r}")
     return shape(**values)
 
 
-def _checked(value: Any, hint: Any, name: str) -> Any:
-    """A bool is no number; an optional parameter may be null; lists hold values or messages."""
+def read_message(shape: type[M], value: Any) -> M:
+    """Make a message class from a result; fields that a later daemon has added are left out.
+
+    Raises ControlError if it is none of that class.
+    """
+    try:
+        return decode(shape, value if isinstance(value, Mapping) else {}, strict=False)
+    except ControlError as error:
+        text = f"the daemon's answer is no {shape.__name__}: {error.text}"
+        raise ControlError(INTERNAL_ERROR, text) from None
+
+
+def _checked(value: Any, hint: Any, name: str, strict: bool) -> Any:
+    """A bool is no number; an optional parameter may be null; lists and objects hold values or messages."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in allowed:
-        if typing.get_origin(kind) is list and type(value) is list:
+        origin = typing.get_origin(kind)
+        if origin is list and type(value) is list:
             (member,) = typing.get_args(kind)
-            return [_checked(one, member, name) for one in value]
+            return [_checked(one, member, name, strict) for one in value]
+        if origin is dict and type(value) is dict:
+            member = typing.get_args(kind)[1]
+            return {key: _checked(one, member, name, strict) for key, one in value.items()}
         if dataclasses.is_dataclass(kind) and isinstance(kind, type) and type(value) is dict:
-            return decode(kind, value)
+            return decode(kind, value, strict=strict)
         if type(value) is kind or (kind is float and type(value) is int):
             return value
-    raise ControlError(
-        INVALID_PARAMS, f"the parameter {name} must be {' or '.join(kind.__name__ for kind in allowed)}"
-    )
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
+    raise ControlError(INVALID_PARAMS, f"the parameter {name} must be {wanted}")

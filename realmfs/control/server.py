@@ -23,7 +23,9 @@ from typing import Any, Protocol
 
 import trio
 
+from realmfs.control.contents import Passed
 from realmfs.control.protocol import (
+    DESCRIPTORS,
     HELLO,
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -239,7 +241,9 @@ class Conversation:
                 return
             result, then = await self._session.call(request)
             self._greeted = self._greeted or request.method == HELLO
-            if request.id is not None:
+            if isinstance(result, Passed):
+                await self._pass(request, result, nursery)
+            elif request.id is not None:
                 await self._send({"jsonrpc": "2.0", "id": request.id, "result": result})
             if then is not None:
                 then()
@@ -256,10 +260,26 @@ class Conversation:
         finally:
             self._limit.release()
 
+    async def _send_first(self, line: bytes, descriptor: int) -> int:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
+        try:
+            return await self._stream.socket.sendmsg([line], [rights])
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
     async def _fail(self, request: Request | None, error: ControlError) -> None:
         if request is not None and request.id is None:
             return
         await self._send({"jsonrpc": "2.0", "id": request.id if request else None, "error": error.to_json()})
+
+    async def _pass(self, request: Request, passed: Passed[Any], nursery: trio.Nursery) -> None:
+        """Answer with a descriptor; what goes through it does so in a task of its own."""
+        nursery.start_soon(passed.pour)
+        answer = {"jsonrpc": "2.0", "id": request.id, DESCRIPTORS: 1, "result": passed.result}
+        try:
+            await self._send(answer, passed.descriptor)
+        finally:
+            os.close(passed.descriptor)
 
     async def _watch(self, request: Request, nursery: trio.Nursery) -> None:
         """Start the event stream; asking twice is answered, and changes nothing."""
@@ -280,11 +300,13 @@ class Conversation:
                 params = event.json() | {"line": event.line()}
                 await self._send({"jsonrpc": "2.0", "method": "event", "params": params})
 
-    async def _send(self, message: dict[str, Any]) -> None:
-        """Send a whole line. A caller who does not take it in time is cut off."""
+    async def _send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
+        """Send a whole line, with its first byte a descriptor. A caller who does not take it is cut off."""
         line = line_of(message)
         async with self._sending:
             with trio.move_on_after(_TAKE_WITHIN) as patience:
+                if descriptor is not None:
+                    line = line[await self._send_first(line, descriptor) :]
                 await self._stream.send_all(line)
         if patience.cancelled_caught:
             await self._stream.aclose()

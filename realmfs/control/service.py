@@ -139,8 +139,6 @@ class Session:
             "acl.get": Method(messages.PathOf, self._acls.get),
             "acl.set": Method(messages.SetAcl, self._acls.set),
             "file.open": Method(messages.Open, files.open_file),
-            "file.read": Method(messages.Read, files.read_file),
-            "file.write": Method(messages.Write, files.write_file),
             "file.close": Method(messages.Close, files.close_file),
         }
 

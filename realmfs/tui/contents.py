@@ -1,10 +1,17 @@
-"""Contents of files for the eye: the first bytes of text, or what they are instead."""
+"""Contents of files for the eye: the first bytes of text, or what they are instead.
 
-import base64
+They come through a connection of their own, in a thread: a pipe is passed with it, and read up to what is
+wanted.
+"""
 
+import asyncio
+from pathlib import Path
+
+from realmfs.control.client import Client
 from realmfs.tui.link import Link
 
 MOST = 64 << 10
+_WITHIN = 20.0
 
 
 async def text_of(link: Link, path: str, length: int, most: int = MOST) -> str | None:
@@ -12,14 +19,13 @@ async def text_of(link: Link, path: str, length: int, most: int = MOST) -> str |
 
     Raises ControlError and NoDaemonError.
     """
-    opened = await link.call("file.open", path=path)
-    try:
-        wanted = min(length, most)
-        answer = await link.call("file.read", handle=opened["handle"], offset=0, size=wanted)
-    finally:
-        await link.call("file.close", handle=opened["handle"])
-    data = base64.b64decode(answer["data"])
+    data = await asyncio.to_thread(_head, link.path, path, min(length, most))
     if b"\0" in data:
         return None
     text = data.decode("utf-8", "replace").expandtabs(4)
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def _head(socket: Path, path: str, most: int) -> bytes:
+    with Client(socket, timeout=_WITHIN) as client, client.reading(path) as stream:
+        return stream.read(most)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,6 +122,7 @@ class Line:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
+        self.descriptors: list[int] = []
         self._buffer = b""
         self._serial = 0
 
@@ -129,7 +132,9 @@ class Line:
     async def receive(self) -> Any:
         """The next message; None at the end."""
         while b"\n" not in self._buffer:
-            data = await self.stream.receive_some()
+            data, ancillary, _, _ = await self.stream.socket.recvmsg(64 << 10, socket.CMSG_SPACE(4))
+            for _, _, content in ancillary:
+                self.descriptors += struct.unpack(f"{len(content) // 4}i", content)
             if not data:
                 return None
             self._buffer += data
@@ -177,4 +182,6 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
         finally:
             for line in lines:
                 line.stream.socket.close()
+                for descriptor in line.descriptors:
+                    os.close(descriptor)
             nursery.cancel_scope.cancel()

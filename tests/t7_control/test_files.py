@@ -1,9 +1,15 @@
 """File commands without a mount."""
 
-import base64
 import os
 from typing import Any
 
+import pytest
+import trio
+
+from realmfs.control import contents, messages
+from realmfs.control.client import Client
+from realmfs.control.protocol import ControlError
+from realmfs.vice.errors import CodaError, Code
 from tests.t7_control.conftest import Control, Line
 
 
@@ -18,17 +24,26 @@ async def errno_name(line: Line, method: str, **params: Any) -> Any:
     return answer["error"]["data"]["errno"]
 
 
+def pipe(line: Line) -> trio.lowlevel.FdStream:
+    """The descriptor that came last."""
+    return trio.lowlevel.FdStream(line.descriptors.pop())
+
+
 async def put(line: Line, path: str, data: bytes) -> None:
     handle = (await ok(line, "file.open", path=path, write=True, mode=0o640))["handle"]
-    await ok(line, "file.write", handle=handle, offset=0, data=base64.b64encode(data).decode())
+    async with pipe(line) as stream:
+        await stream.send_all(data)
     await ok(line, "file.close", handle=handle, sync=True)
 
 
 async def get(line: Line, path: str) -> bytes:
     opened = await ok(line, "file.open", path=path)
-    answer = await ok(line, "file.read", handle=opened["handle"], offset=0, size=200_000)
+    data = b""
+    async with pipe(line) as stream:
+        while piece := await stream.receive_some():
+            data += piece
     await ok(line, "file.close", handle=opened["handle"])
-    return base64.b64decode(answer["data"])
+    return data
 
 
 async def test_a_tree_is_made_listed_and_removed(control: Control) -> None:
@@ -90,7 +105,7 @@ async def test_handles_belong_to_their_connection(control: Control) -> None:
     first, second = await control.connect(), await control.connect()
     await put(first, "file", b"data")
     handle = (await ok(first, "file.open", path="file"))["handle"]
-    assert await errno_name(second, "file.read", handle=handle, offset=0, size=1) == "EBADF"
+    assert await errno_name(second, "file.close", handle=handle) == "EBADF"
     for _ in range(63):
         await ok(first, "file.open", path="file")
     assert await errno_name(first, "file.open", path="file") == "EMFILE"
@@ -103,8 +118,9 @@ async def test_handles_belong_to_their_connection(control: Control) -> None:
 async def test_a_put_that_dies_changes_nothing(control: Control) -> None:
     first, second = await control.connect(), await control.connect()
     await put(first, "file", b"old")
-    handle = (await ok(first, "file.open", path="file", write=True))["handle"]
-    await ok(first, "file.write", handle=handle, offset=0, data=base64.b64encode(b"new").decode())
+    await ok(first, "file.open", path="file", write=True)
+    async with pipe(first) as stream:
+        await stream.send_all(b"new")
     await first.stream.aclose()
     while control.files.handles:
         await ok(second, "daemon.status")
@@ -115,10 +131,8 @@ async def test_a_put_that_dies_changes_nothing(control: Control) -> None:
 async def test_hostile_numbers_and_names(control: Control) -> None:
     line = await control.connect()
     await put(line, "file", b"data")
-    handle = (await ok(line, "file.open", path="file"))["handle"]
-    for offset, size in ((-1, 1), (0, 0), (0, 1 << 30), (1 << 70, 1)):
-        assert "error" in await line.call("file.read", handle=handle, offset=offset, size=size)
-    assert "error" in await line.call("file.write", handle=handle, offset=0, data="!!")
+    for handle in (0, -1, 1 << 70):
+        assert await errno_name(line, "file.close", handle=handle) == "EBADF"
     assert "error" in await line.call("path.stat", path="a\0b")
     assert "error" in await line.call("path.remove", path="..")
     assert "error" in await line.call("path.remove", path="")
@@ -136,3 +150,81 @@ async def test_a_listing_can_do_without_asking(control: Control) -> None:
     control.files.unknown_status = False
     (entry,) = (await ok(line, "path.list", path="", attributes=False))["entries"]
     assert (entry["kind"], entry["attributes"]["size"]) == ("file", 4)
+
+
+async def test_a_reader_who_has_enough_is_no_failure(control: Control) -> None:
+    line = await control.connect()
+    await put(line, "file", bytes(3 << 20))
+    handle = (await ok(line, "file.open", path="file"))["handle"]
+    async with pipe(line) as stream:
+        assert len(await stream.receive_some(10)) == 10
+    await ok(line, "file.close", handle=handle)
+    assert control.files.calls["read"] < 10, "who does not read makes the daemon wait"
+    assert not control.files.handles
+
+
+async def test_what_stops_contents_is_told_at_the_close(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = await control.connect()
+    await put(line, "file", b"old")
+
+    async def broken(*args: object) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise CodaError(Code.ENOSPC, "on purpose")
+
+    monkeypatch.setattr(control.files, "read", broken)
+    handle = (await ok(line, "file.open", path="file"))["handle"]
+    async with pipe(line) as stream:
+        assert await stream.receive_some() == b""
+    assert await errno_name(line, "file.close", handle=handle) == "ENOSPC"
+    monkeypatch.setattr(control.files, "write", broken)
+    handle = (await ok(line, "file.open", path="file", write=True))["handle"]
+    async with pipe(line) as stream:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(bytes(3 << 20))
+    assert await errno_name(line, "file.close", handle=handle) == "ENOSPC"
+    assert [entry["name"] for entry in (await ok(line, "path.list", path=""))["entries"]] == ["file"]
+    assert not control.files.handles
+
+
+async def test_a_new_file_waits_for_the_end_of_its_pipe(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_END_WITHIN", 0.05)
+    line = await control.connect()
+    handle = (await ok(line, "file.open", path="file", write=True))["handle"]
+    assert await errno_name(line, "file.close", handle=handle) == "EBUSY"
+    await ok(line, "file.close", handle=handle, abandon=True)
+    assert (await ok(line, "path.list", path=""))["entries"] == []
+    assert not control.files.handles
+
+
+async def test_the_python_client_reads_and_writes(control: Control) -> None:
+    data = os.urandom(2_500_000)
+
+    def use() -> None:
+        with Client(control.path, timeout=5) as client:
+            with client.writing("file", 0o600) as stream:
+                stream.write(data)
+            with client.reading("file") as stream:
+                assert stream.read() == data
+            with client.reading("file") as stream:
+                assert stream.read(3) == data[:3]
+            with pytest.raises(ZeroDivisionError), client.writing("file") as stream:
+                stream.write(bytes(1 // 0))
+            with client.reading("file") as stream:
+                assert stream.read() == data
+            with pytest.raises(ControlError, match="/absent"), client.reading("absent") as stream:
+                pass
+            found = client.ask(messages.Object, "path.stat", path="file")
+            assert (found.attributes.size, found.attributes.mode) == (len(data), 0o600)
+            with pytest.raises(ControlError, match="no Listing"):
+                client.ask(messages.Listing, "path.stat", path="file")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    await trio.to_thread.run_sync(use)
+    line = await control.connect()
+    while control.files.handles:
+        await ok(line, "daemon.status")
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 3, "no descriptor is left open"

@@ -7,20 +7,21 @@ the difference before committing it.
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
 
-from realmfs.control.protocol import HELLO, VERSION, ControlError
+from realmfs.control.protocol import DESCRIPTORS, HELLO, VERSION, ControlError
 from realmfs.tui.app import RealmfsApp
 from tests.t8_cli_tui.pilot import screen_text, until
 
 FRAMES = Path(__file__).resolve().parents[1] / "data" / "tui"
 
 Answers = Mapping[str, Any]
-"""By method: a result, a ControlError, or a function of the parameters that returns one of them."""
+"""By method: a result, a file's contents, a ControlError, or a function of the parameters that gives one."""
 
 
 class FakeDaemon:
@@ -56,12 +57,26 @@ class FakeDaemon:
             answer = self.answers.get(method, {})
             if callable(answer):
                 answer = answer(params)
+            if isinstance(answer, bytes):
+                _pass_contents(writer, request["id"], answer)
+                continue
             failed = isinstance(answer, ControlError)
             reply = {"id": request["id"], **({"error": answer.to_json()} if failed else {"result": answer})}
             writer.write(json.dumps(reply).encode() + b"\n")
             if method == "events.watch":
                 for event in self.events:
                     writer.write(json.dumps({"method": "event", "params": event}).encode() + b"\n")
+
+
+def _pass_contents(writer: asyncio.StreamWriter, serial: int, data: bytes) -> None:
+    """Answer with a pipe that holds the data, as `file.open` does."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    reply = {"id": serial, DESCRIPTORS: 1, "result": {"handle": serial, "size": len(data)}}
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as line:
+        socket.send_fds(line, [json.dumps(reply).encode() + b"\n"], [reading])
+    os.close(reading)
 
 
 Script = Callable[[RealmfsApp, Pilot[None], FakeDaemon], Awaitable[None]]
@@ -79,10 +94,10 @@ def drive_fake(
 
     async def run() -> None:
         daemon = FakeDaemon(answers, events or [])
-        socket = directory / "socket"
-        app = RealmfsApp(socket, state=directory)
+        path = directory / "socket"
+        app = RealmfsApp(path, state=directory)
         async with (
-            await asyncio.start_unix_server(daemon.serve, str(socket)),
+            await asyncio.start_unix_server(daemon.serve, str(path)),
             app.run_test(size=size, notifications=True) as pilot,
         ):
             await script(app, pilot, daemon)

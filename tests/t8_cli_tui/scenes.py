@@ -1,6 +1,5 @@
 """What fake daemons say in each state: the scenes of the golden frames."""
 
-import base64
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -138,13 +137,8 @@ def shown(params: Mapping[str, Any]) -> Any:
     return CONFLICTS[params["id"] - 1] | {"versions": versions, "reason": "it has been changed meanwhile"}
 
 
-def contents(params: Mapping[str, Any]) -> Any:
-    data = b"one\ntwo\nthree\n" if params["handle"] == 1 else b"one\n2\nthree\n"
-    return {"data": base64.b64encode(data).decode()}
-
-
-def opened(params: Mapping[str, Any]) -> Any:
-    return {"handle": 2 if params["path"] == "local" else 1, "size": 16}
+def contents(params: Mapping[str, Any]) -> bytes:
+    return b"one\n2\nthree\n" if params["path"] == "local" else b"one\ntwo\nthree\n"
 
 
 EMPTY: dict[str, Any] = {
@@ -154,7 +148,7 @@ EMPTY: dict[str, Any] = {
     "writeback": {"age": 0.0, "time": 5.0}, "hoard.list": [], "hoard.profiles": [], "cache.usage": USAGE,
     "hoard.status": hoard_status(entries=0),
     "hoard.verify": VERIFIED | {"ready": True, "problems": [], "count": 0},
-    "file.open": opened, "file.read": contents,
+    "file.open": contents,
 }  # fmt: skip
 
 BUSY: dict[str, Any] = EMPTY | {
