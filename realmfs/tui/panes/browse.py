@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static, Tree
@@ -244,12 +244,14 @@ class BrowsePane(Pane):
         path = self._real_path(self.place)
         directory = path if self.place.is_directory else os.path.dirname(path)
         shell = os.environ.get("SHELL", "/bin/sh")
-        with self.app.suspend():
-            print(f"\n{shell} in {shlex.quote(directory)}; exit brings you back.")
-            try:
+        try:
+            with self.app.suspend():
+                print(f"\n{shell} in {shlex.quote(directory)}; exit brings you back.")
                 subprocess.run([shell], cwd=directory, check=False)
-            except OSError as error:
-                self.notify(f"{directory}: {error.strerror}", severity="error", markup=False)
+        except SuspendNotSupported:
+            self.notify("There is no terminal here for a shell.", severity="warning")
+        except OSError as error:
+            self.notify(f"{directory}: {error.strerror}", severity="error", markup=False)
 
     def _real_path(self, place: Place) -> str:
         return f"{self._mount_point or '/coda'}/{place.path}".rstrip("/")
