@@ -162,6 +162,11 @@ class Server:
         return self._context.endpoint.estimate(self.channel.peer).round_trip
 
     @property
+    def distance(self) -> float | None:
+        """Seconds that the path there and back takes, whatever the ends are busy with; None: not measured."""
+        return self._context.endpoint.estimate(self.channel.peer).distance
+
+    @property
     def bandwidth(self) -> float | None:
         """Bytes per second, as the transport measured; None: nothing measured yet."""
         return self._context.endpoint.estimate(self.channel.peer).bandwidth

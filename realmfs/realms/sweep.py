@@ -35,7 +35,7 @@ from realmfs.vice.types import Fid, FidAndVector, ObjectType, Order, Status
 log = logging.getLogger(__name__)
 
 NEAR = 0.004
-"""Seconds of round trip up to which a sweep is worthwhile."""
+"""Seconds of distance up to which a sweep is worthwhile."""
 LANES = 3
 """Objects asked for at the same time: neither end shall wait for the other."""
 LIMIT = MAX_PIGGIES + 1
@@ -62,7 +62,7 @@ class _Told:
 def worthwhile(core: Core) -> bool:
     """Tell whether the servers are near, met already, and know the calls."""
     servers = [replica.server for replica in core.replicas if replica.server.available]
-    near = all(server.round_trip is not None and server.round_trip <= NEAR for server in servers)
+    near = all(server.distance is not None and server.distance <= NEAR for server in servers)
     return near and not core.inspecting and all(server.fetches_partially for server in servers)
 
 

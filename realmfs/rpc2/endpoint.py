@@ -286,7 +286,7 @@ class Endpoint:
     def estimate(self, peer: Address) -> LinkEstimate:
         """Return what is known of the path to a peer."""
         host = self._core.hub.known_host(peer)
-        return LinkEstimate(None, None) if host is None else host.estimate
+        return LinkEstimate(None, None, None) if host is None else host.estimate
 
     # Tunnels
 

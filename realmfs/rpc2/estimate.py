@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from realmfs.rpc2.service import LinkEstimate
 
 INITIAL_RTO = 0.2
 _LONGEST_SAMPLE = 60.0
 _SMALLEST_TRANSFER = 16384
+_GENERATION = 16
+"""Round trips of which the shortest is kept, twice: a longer path is seen after 32 at the latest."""
 
 
 class Host:
     """A peer address. Jacobson's estimator stands for the reference's own, which is a local matter."""
 
-    __slots__ = ("_deviation", "bandwidth", "last_heard", "loses_fragments", "round_trip")
+    __slots__ = (
+        "_deviation",
+        "_samples",
+        "_shortest",
+        "_shortest_before",
+        "bandwidth",
+        "last_heard",
+        "loses_fragments",
+        "round_trip",
+    )
 
     def __init__(self) -> None:
         self.last_heard: float | None = None
@@ -21,11 +34,17 @@ class Host:
         self.loses_fragments = False
         """A large packet has had to be sent again."""
         self._deviation = 0.0
+        self._samples = 0
+        self._shortest = self._shortest_before = inf
 
     def sample(self, round_trip: float) -> None:
         """Take in one measured round trip, in seconds; an impossible one is ignored."""
         if not 0 <= round_trip < _LONGEST_SAMPLE:
             return
+        if self._samples % _GENERATION == 0:
+            self._shortest_before, self._shortest = self._shortest, inf
+        self._samples += 1
+        self._shortest = min(self._shortest, round_trip)
         if self.round_trip is None:
             self.round_trip = round_trip
             self._deviation = round_trip / 2
@@ -33,6 +52,15 @@ class Host:
             error = round_trip - self.round_trip
             self.round_trip += error / 8
             self._deviation += (abs(error) - self._deviation) / 4
+
+    @property
+    def distance(self) -> float | None:
+        """The shortest round trip of lately, in seconds; None: nothing measured yet.
+
+        What either end is busy with makes round trips longer but the path no longer, and is the worst reason
+        to do what suits a long one: that is more work.
+        """
+        return min(self._shortest, self._shortest_before) if self._samples else None
 
     def moved(self, size: int, seconds: float) -> None:
         """Take in one transfer; small ones say nothing of the bandwidth."""
@@ -51,4 +79,4 @@ class Host:
     @property
     def estimate(self) -> LinkEstimate:
         """The figures for those above."""
-        return LinkEstimate(self.round_trip, self.bandwidth)
+        return LinkEstimate(self.round_trip, self.bandwidth, self.distance)

@@ -84,7 +84,7 @@ class Hub:
         host = self.known_host(peer)
         if host is None or host.loses_fragments:
             return False
-        return host.round_trip is not None and host.round_trip < self.sftp.near
+        return host.distance is not None and host.distance < self.sftp.near
 
     def note_lost_fragments(self, peer: Address) -> None:
         """Send this peer no fragments any more."""

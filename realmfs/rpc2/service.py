@@ -112,10 +112,14 @@ class Reply(NamedTuple):
 
 
 class LinkEstimate(NamedTuple):
-    """What is known of the path to a peer; None where nothing has been measured yet."""
+    """What is known of the path to a peer; None where nothing has been measured yet.
+
+    `distance` is the round trip that the path itself takes, without what the ends are busy with.
+    """
 
     round_trip: float | None
     bandwidth: float | None
+    distance: float | None
 
 
 class ServerConnection(Protocol):

@@ -112,7 +112,7 @@ class SinkTransfer(Transfer):
         self._unacknowledged += 1
         if flags & ACKME or self.complete:
             self._ack_wanted = True
-        elif self._unacknowledged >= _SLOW_PATH_ACK and (self.link.host.round_trip or 0.0) > _SLOW_PATH:
+        elif self._unacknowledged >= _SLOW_PATH_ACK and (self.link.host.distance or 0.0) > _SLOW_PATH:
             self._acknowledge(now)
         elif self._unacknowledged >= self.link.parameters.window:
             self._ack_wanted = True

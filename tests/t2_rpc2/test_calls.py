@@ -168,7 +168,7 @@ async def test_round_trip_without_the_time_of_the_handler() -> None:
         assert estimate.bandwidth is None
         assert w.client.last_heard(SERVER) == pytest.approx(trio.current_time(), abs=0.01)
         assert w.client.last_heard(("10.9.9.9", 1)) is None
-        assert w.client.estimate(("10.9.9.9", 1)) == (None, None)
+        assert w.client.estimate(("10.9.9.9", 1)) == (None, None, None)
 
 
 async def test_a_dead_server_is_found_out_in_half_a_minute() -> None:

@@ -100,7 +100,15 @@ async def test_far_servers_are_not_swept(servers: World) -> None:
     known.append(group.sweeps)
     assert known == [False, True], "not before they are met"
     servers.net.latency = 0.05
-    for _ in range(20):
+    for _ in range(32):
         await group.get_attr(Fid(VOLUME, 1, 1), ANYUSER)
     known.append(group.sweeps)
     assert not known[-1]
+
+
+async def test_near_servers_are_swept_however_busy_they_are(servers: World) -> None:
+    group = await servers.group()
+    for latency in (0.001, 0.05, 0.05, 0.05, 0.05):  # as calls wait for a processor now and then
+        servers.net.latency = latency
+        await group.get_attr(Fid(VOLUME, 1, 1), ANYUSER)
+    assert group.sweeps
