@@ -139,6 +139,20 @@ class _Resolution:
         for slot, views in found.items():
             self._views[slot].add(tuple(directories), tuple(objects), views)  # type: ignore[arg-type]  # a Views
 
+    async def _confirm(self) -> None:
+        """Look once more at all that was looked at piece by piece. Raises CodaError EAGAIN if it has changed.
+
+        What was moved from a directory seen late to one seen early would be in neither, or in both: a
+        conflict that nobody made. What is the same twice was all of that at one time in between.
+        """
+        before = {slot: view.versions for slot, view in self._views.items()}
+        self._views = {slot: ReplicaViews(slot) for slot in self._views}
+        directories = {node for versions in before.values() for node, whole in versions if whole}
+        objects = {node for versions in before.values() for node, whole in versions if not whole}
+        await self._look(sorted(directories), sorted(objects))
+        if {slot: view.versions for slot, view in self._views.items()} != before:
+            raise CodaError(Code.EAGAIN, "it was changed meanwhile")
+
     def _rows(self, node: Node) -> dict[int, ObjectView]:
         return {
             slot: row for slot, view in self._views.items() if (row := view.objects.get(node)) is not None
@@ -151,14 +165,16 @@ class _Resolution:
         if any(row.vv.inconsistent for row in self._rows(start).values()):
             await self._settle_marked(start)
             return
-        views = list(self._views.values())
-        while isinstance(merged := merge(views, tied, self._slot), Lacking):
+        whole = True
+        while isinstance(merged := merge(list(self._views.values()), tied, self._slot), Lacking):
             tied |= merged.directories
             if len(tied) > MAX_TIED:
                 log.warning("%d directories are tied together by renames; left as they are", len(tied))
                 raise CodaError(Code.EINCONS)
             await self._look(sorted(merged.directories), sorted(merged.objects))
-            views = list(self._views.values())
+            whole = False
+        if not whole:
+            await self._confirm()
         await self._install(merged)
         if start in merged.conflicts:
             raise CodaError(Code.EINCONS)

@@ -181,6 +181,14 @@ class ReplicaViews:
         self.directories: dict[Node, DirectoryView] = {}
         self.objects: dict[Node, ObjectView | None] = {}
 
+    @property
+    def versions(self) -> dict[tuple[Node, bool], VersionVector | None]:
+        """The vector of each object, None if it is not there; with the object, whether all of it is known."""
+        return {
+            (node, node in self.directories): row.vv if row is not None else None
+            for node, row in self.objects.items()
+        }
+
     def add(self, asked: tuple[Node, ...], more: tuple[Node, ...], found: Views) -> None:
         """Note the answer to a question about directories `asked` and objects `more`. Raises BadPacket."""
         if {view.node for view in found.directories} != set(asked):

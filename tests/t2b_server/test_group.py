@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from realmfs.rpc2.errors import RpcError
+from realmfs.server.members import OtherMember
 from realmfs.vice import calls
 from realmfs.vice.errors import Code
 from realmfs.vice.log import AnyRecord
@@ -250,6 +252,34 @@ async def test_directories_moved_into_each_other_are_a_conflict(
         await ann.update([ann.rename((ann.root, b"two"), (one, b"two"), two)], (2, 3))
         assert await refusal(ann.resolve(1, ann.root)) == Code.EINCONS
         assert await refusal(ann.status_at(3, ann.root)) == Code.EINCONS
+
+
+async def test_what_is_moved_while_a_resolution_looks_is_no_conflict(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at the root first, finds that another directory is tied to it, and looks at that."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        other = await ann.new_directory(b"d", EVERYBODY)
+        x = await ann.new_file(b"x", b"", EVERYBODY, other)
+        y = await ann.new_file(b"y", b"", EVERYBODY)
+        await ann.update([ann.rename((other, b"x"), (ann.root, b"x"), x)], (2, 3))
+        look, moves = OtherMember.look, [ann.rename((ann.root, b"y"), (other, b"y"), y)]
+
+        async def slowly(member: OtherMember, *what: Any) -> Any:
+            seen = await look(member, *what)
+            if member.place.server == 3 and ann.root[1:] in what[0] and moves:
+                await ann.update([moves.pop()], (3,))
+            return seen
+
+        monkeypatch.setattr(OtherMember, "look", slowly)
+        await ann.resolve(1, ann.root)
+        assert not moves
+        await trio.sleep(60)
+        await servers.settled()
+        servers.assert_equal()
+        assert not servers.conflicts(1)
+        assert servers.names(1, other) == [b"y"]
 
 
 @conflicts
