@@ -21,11 +21,11 @@ from typing import cast
 import trio
 
 from realmfs.control.pioctl import MOST_ORDER, PREFIX, BadOrderError, Order, format_answer, parse_order
-from realmfs.venus.face import ROOT_INODE, Attr, Caller, Changes, FileSystem, Opened
+from realmfs.venus.face import FOREIGN_INODES, ROOT_INODE, Attr, Caller, Changes, FileSystem, Opened
 from realmfs.vice.errors import CodaError, Code
 
-_FIRST = 1 << 62
-"""Inodes and handles from here on are ours; the cache manager counts its own from 1."""
+_FIRST = FOREIGN_INODES
+"""Inodes and handles from here on are ours."""
 _MOST = 64
 _LIVES = 120.0
 _NAME_LENGTH = len(PREFIX) + 8

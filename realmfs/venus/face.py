@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 ROOT_INODE = 1
+FOREIGN_INODES = 3 << 61
+"""From here on numbers belong to whoever stands between the kernel and the cache manager.
+
+Objects count from 1; bit 62 and the number of an object is the directory that shows it in conflict.
+"""
 
 
 @dataclass(frozen=True, slots=True)

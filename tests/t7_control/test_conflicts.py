@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import trio
 
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
+from realmfs.control.controlfiles import ControlFiles
 from realmfs.control.facts import DaemonFacts
+from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Kind
+from realmfs.venus.conflicts import VIEW_BIT
 from realmfs.venus.face import Caller
 from tests.t5_venus.conftest import no_threads
 from tests.t5_venus.test_changes import WANTED, everything, tree
@@ -58,6 +62,31 @@ async def test_a_conflict_is_listed_shown_and_settled(tmp_path: Path, autojump_c
         assert await b.read(f"{ROOT}/f") == b"ours"
         with pytest.raises(ControlError, match="is not in conflict"):
             await control("conflicts.show", messages.ConflictAt(path=f"{REALM}/f"))
+
+
+async def test_a_conflict_is_seen_past_the_layer_of_control_files(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """The kernel's way: all that is asked passes through that layer, whose numbers must be others."""
+
+    async def habit(caller: Caller, order: Order) -> bytes:
+        raise AssertionError(order)
+
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        node = await collide(w, ROWS["both store"], a, b)
+        door = ControlFiles(a.venus, habit)
+        above = await a.look(ROOT)
+        view = await door.lookup(ME, above.ino, b"f")
+        assert view.ino == VIEW_BIT | node.ino
+        assert stat.S_ISDIR((await door.getattr(ME, view.ino)).mode)
+        assert await door.access(ME, view.ino, os.R_OK)
+        assert await door.getxattr(ME, view.ino, b"user.coda.state") == b"conflict"
+        ours = await door.lookup(ME, view.ino, b"_localcache")
+        opened = await door.open(ME, ours.ino, os.O_RDONLY)
+        assert bytes(await door.read(opened.handle, 0, 100)) == b"ours"
+        await door.release(opened.handle)
+        door.forget(view.ino, 1)
 
 
 async def test_what_is_given_up_is_kept_and_can_be_had_again(
