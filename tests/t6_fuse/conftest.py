@@ -1,6 +1,7 @@
 """Real mounts, each in a process of its own: pyfuse3 allows one per process."""
 
 import contextlib
+import json
 import os
 import select
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +92,48 @@ def memory_mount(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
             return stack.enter_context(mounted(tmp_path / "m", command, tmp_path / "log"))
 
         yield mount
+
+
+@dataclass
+class RealmMount:
+    """A real mount of an embedded realm whose network can be commanded (realm_mount.py)."""
+
+    top: Path
+    process: subprocess.Popen[str]
+
+    def order(self, *words: str) -> Any:
+        to, of = self.process.stdin, self.process.stdout
+        assert to is not None
+        assert of is not None
+        to.write(f"{' '.join(words)}\n")
+        to.flush()
+        return json.loads(of.readline())
+
+
+@pytest.fixture
+def realm_mount(tmp_path: Path) -> Iterator[RealmMount]:
+    """A fresh realm and its mount."""
+    directory, room = tmp_path / "m", tmp_path / "room"
+    directory.mkdir()
+    room.mkdir()
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.t6_fuse.realm_mount", str(directory), str(room)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=REPOSITORY,
+        )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        assert process.stdout.readline() == "ready\n", (tmp_path / "log").read_text()
+        yield RealmMount(directory, process)
+    finally:
+        process.stdin.close()  # it ends when it is told nothing more, and has no mount
+        take_down(directory, process)
+        process.stdout.close()
 
 
 def eventually(true: Callable[[], bool], within: float = 5.0) -> None:

@@ -1,4 +1,6 @@
-"""Mount a client of an embedded realm on argv[1], all in one process; argv[2] is a directory to work in.
+"""Mount a client of an embedded realm on argv[1], layered as in the daemon, all in one process.
+
+argv[2] is a directory to work in.
 
 Prints "ready", then obeys one word a line on its standard input and prints "done" or one line of JSON:
 
@@ -6,6 +8,8 @@ Prints "ready", then obeys one word a line on its standard input and prints "don
     cut, heal    let no packet of the client through until further notice
     drain        wait until nothing is pending
     tree         what another client sees in the realm, as {path: [kind, contents, mode, links]}
+    theirs NAME TEXT   another client writes a file in the root of the realm
+    conflicts    how many objects are in conflict
 """
 
 import hashlib
@@ -17,7 +21,11 @@ from pathlib import Path
 
 import trio
 
+from realmfs.control.controlfiles import with_control_files
+from realmfs.control.pioctl import Order
 from realmfs.fuse.session import MountSettings, Session
+from realmfs.venus.face import Caller
+from realmfs.vice.errors import CodaError, Code
 from tests.t5_venus.world import ME, REALM, Client, World, world
 
 DRAINED_WITHIN = 60.0
@@ -42,7 +50,13 @@ async def tree(client: Client, path: str = f"/{REALM}") -> dict[str, list[object
     return found
 
 
-async def obey(word: str, w: World, client: Client) -> object:
+async def no_order(caller: Caller, order: Order) -> bytes:
+    """There is nobody to carry out what the reference's tools ask for."""
+    raise CodaError(Code.EOPNOTSUPP)
+
+
+async def obey(line: str, w: World, client: Client) -> object:
+    word, *arguments = line.split(" ", 2)
     match word:
         case "off":
             await client.realms.disconnect()
@@ -56,6 +70,13 @@ async def obey(word: str, w: World, client: Client) -> object:
             await client.drained(DRAINED_WITHIN)
         case "tree":
             return await tree(await w.client())
+        case "theirs":
+            name, text = arguments
+            other = await w.client()
+            await other.write(f"/{REALM}/{name}", text.encode())
+            await other.drained(DRAINED_WITHIN)
+        case "conflicts":
+            return len(client.venus.core.conflicts.all())
         case _:
             raise ValueError(word)
     return "done"
@@ -73,7 +94,7 @@ async def main(directory: Path, room: Path) -> None:
         session = Session(MountSettings(directory))
         client.venus.attach_kernel(session.notifier)
         async with trio.open_nursery() as nursery:
-            await nursery.start(session.run, client.venus)
+            await nursery.start(session.run, with_control_files(client.venus, no_order))
             nursery.start_soon(commands, w, client)
             print("ready", flush=True)
         w.nursery.cancel_scope.cancel()

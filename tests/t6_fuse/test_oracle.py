@@ -6,23 +6,19 @@ judge here, and no other difference passes. Seeds are printed; `REALMFS_SEED` re
 
 import errno
 import hashlib
-import json
 import os
 import random
 import re
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from tests.seeds import first_seed
 from tests.t5_venus.world import REALM
-from tests.t6_fuse.conftest import REPOSITORY, take_down
+from tests.t6_fuse.conftest import REPOSITORY, RealmMount
 
 pytestmark = pytest.mark.kernel
 
@@ -322,49 +318,7 @@ class Oracle:
         assert self.here.tree() == self.plain.tree(), self.story("the trees differ")
 
 
-@dataclass
-class Mounted:
-    """A real mount whose network can be commanded."""
-
-    top: Path
-    process: subprocess.Popen[str]
-
-    def order(self, word: str) -> object:
-        to, of = self.process.stdin, self.process.stdout
-        assert to is not None
-        assert of is not None
-        to.write(f"{word}\n")
-        to.flush()
-        return json.loads(of.readline())
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mounted]:
-    directory, room = tmp_path / "m", tmp_path / "room"
-    directory.mkdir()
-    room.mkdir()
-    log: IO[str]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.t6_fuse.realm_mount", str(directory), str(room)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=REPOSITORY,
-        )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        assert process.stdout.readline() == "ready\n", (tmp_path / "log").read_text()
-        yield Mounted(directory, process)
-    finally:
-        take_down(directory, process)
-        process.stdin.close()
-        process.stdout.close()
-
-
-def flap(mount: Mounted, rng: random.Random, orders: list[str]) -> None:
+def flap(mount: RealmMount, rng: random.Random, orders: list[str]) -> None:
     """Now and then change the state of the network."""
     chance = rng.random()
     if chance < 0.10:
@@ -373,19 +327,19 @@ def flap(mount: Mounted, rng: random.Random, orders: list[str]) -> None:
 
 
 @pytest.mark.parametrize("network", ["connected", "disconnected", "flapping"])
-def test_a_mount_is_like_a_plain_directory(mount: Mounted, tmp_path: Path, network: str) -> None:
+def test_a_mount_is_like_a_plain_directory(realm_mount: RealmMount, tmp_path: Path, network: str) -> None:
     seed = first_seed()
     rng = random.Random(seed)
     plain = tmp_path / "plain"
     plain.mkdir()
-    oracle = Oracle(Side(mount.top / REALM), Side(plain), rng)
+    oracle = Oracle(Side(realm_mount.top / REALM), Side(plain), rng)
     oracle.compare()
     if network == "disconnected":
-        mount.order("off")
+        realm_mount.order("off")
     orders: list[str] = []
     for number in range(STEPS):
         if network == "flapping":
-            flap(mount, rng, orders)
+            flap(realm_mount, rng, orders)
         oracle.step()
         if number % 50 == 49:
             oracle.compare()
@@ -393,9 +347,9 @@ def test_a_mount_is_like_a_plain_directory(mount: Mounted, tmp_path: Path, netwo
         oracle.here.close(number)
         oracle.plain.close(number)
     oracle.compare()
-    mount.order("on")
-    assert mount.order("drain") == "done"
-    assert mount.order("tree") == oracle.plain.tree(), oracle.story("another client sees another tree")
+    realm_mount.order("on")
+    assert realm_mount.order("drain") == "done"
+    assert realm_mount.order("tree") == oracle.plain.tree(), oracle.story("another client sees another tree")
     oracle.compare()
     assert oracle.done > STEPS / 10
     print(

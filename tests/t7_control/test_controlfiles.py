@@ -1,6 +1,7 @@
 """Control files over a file system in memory: whose they are, how long they live, what passes through."""
 
 import errno
+import itertools
 import os
 
 import pytest
@@ -9,7 +10,8 @@ from trio.testing import MockClock
 
 from realmfs.control.controlfiles import ControlFiles
 from realmfs.control.pioctl import Order
-from realmfs.venus.face import ROOT_INODE, Caller
+from realmfs.venus.conflicts import VIEW_BIT
+from realmfs.venus.face import FOREIGN_INODES, ROOT_INODE, Caller, Changes
 from realmfs.vice.errors import CodaError, Code
 from tests.memoryfs import MemoryFiles
 
@@ -104,11 +106,20 @@ async def test_they_are_few_and_do_not_live_long(autojump_clock: MockClock) -> N
         await tool.write(ME, b"x" * 5000, b"...PIOCTL.ffffffff")
 
 
-async def test_everything_else_is_the_cache_managers() -> None:
+@pytest.mark.parametrize("number", [2, VIEW_BIT + 2, FOREIGN_INODES - 1])
+async def test_everything_else_is_the_cache_managers(number: int) -> None:
     tool = Tool()
+    tool.files.serials = itertools.count(number)
+    await tool.write(ME, ORDER)
     opened, attr = await tool.door.create(ME, ROOT_INODE, b"file", 0o644, os.O_WRONLY)
     await tool.door.write(opened.handle, 0, b"data")
     await tool.door.release(opened.handle)
     assert (await tool.door.lookup(ME, ROOT_INODE, b"file")).ino == attr.ino
     again = await tool.door.open(ME, attr.ino, os.O_RDONLY)
     assert bytes(await tool.door.read(again.handle, 0, 10)) == b"data"
+    assert (await tool.door.getattr(ME, attr.ino)).size == 4
+    assert (await tool.door.setattr(ME, attr.ino, Changes(size=2))).size == 2
+    assert await tool.door.access(ME, attr.ino, os.R_OK)
+    assert await tool.door.getxattr(ME, attr.ino, b"user.test.calls")
+    tool.door.forget(attr.ino, 2)
+    assert tool.files.nodes[attr.ino].lookups == 0
