@@ -22,18 +22,12 @@ import trio
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
-from realmfs.control.cache import CacheMethods
-from realmfs.control.conflicts import Conflicts
-from realmfs.control.connectivity import Connectivity
 from realmfs.control.controlfiles import with_control_files
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.habits import Habits
-from realmfs.control.hoard import HoardMethods
 from realmfs.control.logins import Logins
-from realmfs.control.mountpoints import MountPoints
-from realmfs.control.sending import Sending
 from realmfs.control.server import ControlServer, SocketError
-from realmfs.control.volumestatus import VolumeStatuses
+from realmfs.control.table import common_methods, topics
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
 from realmfs.host.conditions import Conditions
@@ -139,15 +133,8 @@ class Daemon:
                     Logins(realms, cache),
                     venus.events,
                     shared=settings.allow_other,
-                    topics=[
-                        Conflicts(venus, settings.state_dir).methods,
-                        VolumeStatuses(venus, venus.core).methods,
-                        MountPoints(venus).methods,
-                    ],
-                    methods=Connectivity(realms, lambda: cache.log.count).methods()
-                    | Sending(venus.core, venus.reintegrator).methods()
-                    | HoardMethods(venus).methods()
-                    | CacheMethods(venus).methods(),
+                    topics=topics(venus, settings.state_dir),
+                    methods=common_methods(venus, realms, cache),
                 )
                 await above.start(control.run)
                 above.start_soon(conditions.run)

@@ -18,17 +18,11 @@ sys.path.insert(0, str(ROOT))
 import click  # noqa: E402
 
 from realmfs.cli.main import COMMANDS, main  # noqa: E402
-from realmfs.control import hoardmessages, messages, volumemessages  # noqa: E402
-from realmfs.control.cache import CacheMethods  # noqa: E402
-from realmfs.control.conflicts import Conflicts  # noqa: E402
-from realmfs.control.connectivity import Connectivity  # noqa: E402
+from realmfs.control import hoardmessages, messages, pages, volumemessages  # noqa: E402
 from realmfs.control.contents import Passed  # noqa: E402
-from realmfs.control.hoard import HoardMethods  # noqa: E402
 from realmfs.control.logins import Logins  # noqa: E402
-from realmfs.control.mountpoints import MountPoints  # noqa: E402
-from realmfs.control.sending import Sending  # noqa: E402
 from realmfs.control.service import Method, Session  # noqa: E402
-from realmfs.control.volumestatus import VolumeStatuses  # noqa: E402
+from realmfs.control.table import common_methods, topics  # noqa: E402
 from realmfs.venus.face import Caller  # noqa: E402
 
 HEAD = """# The control socket
@@ -47,6 +41,9 @@ Contents of files travel through pipes: with the answer to `file.open` comes one
 (`SCM_RIGHTS`, with the first byte of the line; `"descriptors": 1` stands beside the result). Read from it to
 its end, or write and close it, and then call `file.close`, which tells what went wrong on the way.
 
+Long lists come in pages of at most 200 `entries`; the `cursor` of an answer, given back as a parameter,
+continues behind its last entry, null was the end.
+
 `events.watch` (*owner*) begins notifications of method `event`; a slow reader loses events and is told how
 many.
 
@@ -61,7 +58,7 @@ From Python use [the client](client.md).
 
 KINDS: Sequence[type] = [
     kind
-    for module in (messages, volumemessages, hoardmessages)
+    for module in (messages, volumemessages, hoardmessages, pages)
     for kind in vars(module).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 ]
@@ -70,20 +67,8 @@ KINDS: Sequence[type] = [
 def methods() -> Mapping[str, Method]:
     """Return the table of all methods; what they work on is not touched."""
     nobody, caller = MagicMock(), Caller(0, 0, 0)
-    fixed = Connectivity(nobody, lambda: 0).methods() | Sending(nobody, nobody).methods()
-    fixed |= HoardMethods(nobody).methods() | CacheMethods(nobody).methods()
-    return Session(
-        nobody,
-        nobody,
-        Logins(nobody, nobody),
-        caller,
-        fixed,
-        [
-            Conflicts(nobody, ROOT).methods,
-            VolumeStatuses(nobody, nobody).methods,
-            MountPoints(nobody).methods,
-        ],
-    ).methods
+    common = common_methods(nobody, nobody, nobody)
+    return Session(nobody, nobody, Logins(nobody, nobody), caller, common, topics(nobody, ROOT)).methods
 
 
 def name_of(kind: object) -> str:

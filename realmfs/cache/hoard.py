@@ -60,6 +60,24 @@ class HoardTable:
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM hoard ORDER BY priority DESC, volume, path, id")
         return [_entry(row) for row in rows]
 
+    def after(self, number: int, limit: int) -> list[HoardEntry]:
+        """Return the next entries in order of their ids."""
+        query = f"SELECT {_COLUMNS} FROM hoard WHERE id > ? ORDER BY id LIMIT ?"
+        return [_entry(row) for row in self._database.rows(query, (number, limit))]
+
+    def meant_by(self, number: int, volume: int, path: bytes) -> HoardEntry | None:
+        """Return the most important entry bound to an object, or not bound yet and for its place."""
+        row = self._database.row(
+            f"SELECT {_COLUMNS} FROM hoard WHERE bound = ? OR (bound = 0 AND volume = ? AND path = ?)"
+            " ORDER BY priority DESC, volume, path, id LIMIT 1",
+            (number, volume, path),
+        )
+        return None if row is None else _entry(row)
+
+    def profile_sizes(self) -> dict[str, int]:
+        """Return how many entries each profile has; "" are those that were added by command."""
+        return dict(self._database.rows("SELECT profile, count(*) FROM hoard GROUP BY profile"))
+
     def get(self, number: int) -> HoardEntry | None:
         """Return the entry of that id."""
         row = self._database.row(f"SELECT {_COLUMNS} FROM hoard WHERE id = ?", (number,))

@@ -121,6 +121,8 @@ class LogSummary:
     oldest: int
 
 
+FIRST = -(1 << 62)
+"""Before all sequence numbers; those of repairs are negative."""
 _COLUMNS = (
     "volume, sequence, record, uid, identity, time, container, length, digest, safe, host, uniquifier, state,"
     " reason, handle, about"
@@ -167,19 +169,17 @@ class ModifyLog:
         """Hold at most so many from now on."""
         self._bound = bound
 
-    def entries(self, volume: int, *, limit: int = -1) -> list[LogEntry]:
-        """Return a volume's records in order, at most `limit` of them."""
-        query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? ORDER BY sequence LIMIT ?"
-        return [_entry(row) for row in self._database.rows(query, (volume, limit))]
+    def entries(self, volume: int, *, after: int = FIRST, limit: int = -1) -> list[LogEntry]:
+        """Return a volume's records behind a sequence number in order, at most `limit` of them."""
+        query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+        return [_entry(row) for row in self._database.rows(query, (volume, after, limit))]
 
     def walk(self, volume: int, page: int) -> Iterator[LogEntry]:
         """Yield a volume's records in order, reading `page` of them at a time; they may change meanwhile."""
-        query = f"SELECT {_COLUMNS} FROM log WHERE volume = ? AND sequence > ? ORDER BY sequence LIMIT ?"
-        last = -(1 << 62)
-        while rows := self._database.rows(query, (volume, last, page)):
-            for row in rows:
-                yield _entry(row)
-            last = rows[-1][1]
+        last = FIRST
+        while entries := self.entries(volume, after=last, limit=page):
+            yield from entries
+            last = entries[-1].sequence
 
     def frozen(self, volume: int) -> list[LogEntry]:
         """Return a volume's records that may be on their way, in order."""
@@ -216,6 +216,18 @@ class ModifyLog:
         """Return the records of all volumes about which someone must decide, in order."""
         query = f"SELECT {_COLUMNS} FROM log WHERE state & 2 <> 0 ORDER BY volume, sequence"
         return [_entry(row) for row in self._database.rows(query)]
+
+    def refused(self, volume: int, page: int = 500) -> Iterator[int]:
+        """Yield the objects of a volume's refused records, some twice; records may change meanwhile."""
+        query = (
+            "SELECT sequence, about FROM log WHERE volume = ? AND sequence > ? AND state & 2 <> 0"
+            " ORDER BY sequence LIMIT ?"
+        )
+        last = FIRST
+        while rows := self._database.rows(query, (volume, last, page)):
+            for _, about in rows:
+                yield next(number for number, role in _ABOUT_PAIR.iter_unpack(about) if role & Role.OBJECT)
+            last = rows[-1][0]
 
     def owner(self, volume: int) -> tuple[int, str] | None:
         """Return (uid, identity) of a volume's records: all have the same. None if the log is empty."""

@@ -157,6 +157,11 @@ class Objects:
         for (number,) in self._database.each(query, (key,)):
             yield number
 
+    def of_volume_within(self, key: int, after: int, last: int) -> list[int]:
+        """Return the numbers of a volume's cached objects behind `after` and up to `last`, in order."""
+        query = f"SELECT o.number {_IN_VOLUME} AND o.number > ? AND o.number <= ? ORDER BY o.number"
+        return [number for (number,) in self._database.rows(query, (key, after, last))]
+
     def in_conflict(self) -> list[int]:
         """Return the numbers of the objects that the servers cannot agree on."""
         query = "SELECT number FROM object WHERE flags & 4 <> 0 ORDER BY number"

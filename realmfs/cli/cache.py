@@ -11,8 +11,6 @@ from realmfs.control.client import Client
 from realmfs.control.words import printable, size
 from realmfs.host.settings import size as read_size
 
-_PAGE = 5000
-
 
 @click.group("cache")
 def command() -> None:
@@ -49,15 +47,9 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
 @with_daemon
 def list_(client: Client, volume: str | None, validity: bool | None, long: bool, as_json: bool) -> None:
     """List what is cached, of VOLUME (NAME@REALM) or of all. A star: not valid, or changed here."""
-    objects: list[dict[str, Any]] = []
-    while True:
-        after = objects[-1]["number"] if objects else 0
-        page = client.call("cache.list", volume=volume, after=after, limit=_PAGE, validity=validity)
-        objects += page
-        if len(page) < _PAGE:
-            break
+    objects = client.pages("cache.list", volume=volume, validity=validity)
     if as_json:
-        print_json(objects)
+        print_json(list(objects))
     elif long:
         head = ("", "TYPE", "STATE", "SIZE", "HOARD", "PRIORITY", "FID", "PATH")
         print_table(head, [_row(one) for one in objects], "Nothing is cached.")

@@ -75,7 +75,7 @@ _STATUS = (
 
 def show(client: Client, volume: str | None, as_json: bool) -> None:
     """Print the pending changes."""
-    changes = client.call("changes.list", volume=volume)
+    changes = list(client.pages("changes.list", volume=volume))
     if as_json:
         print_json(changes)
         return

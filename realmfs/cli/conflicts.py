@@ -44,7 +44,7 @@ def list_conflicts(client: Client, volume: str | None, as_json: bool) -> None:
 
 def show_list(client: Client, volume: str | None, as_json: bool) -> None:
     """Print the conflicts."""
-    found = client.call("conflicts.list", volume=volume)
+    found = list(client.pages("conflicts.list", volume=volume))
     if as_json:
         print_json(found)
         return
@@ -165,7 +165,7 @@ def resolve(
     if (keep is None) == (contents is None) or bool(paths) == every or (contents and len(paths) != 1):
         raise click.UsageError("say --keep or --from, and PATHs or --all")
     if every:
-        chosen = [{"id": one["id"]} for one in client.call("conflicts.list")]
+        chosen = [{"id": one["id"]} for one in client.pages("conflicts.list")]
     else:
         chosen = [{"path": tree_path(client, path)} for path in paths]
     results, left = [], False

@@ -9,7 +9,7 @@ import click
 from realmfs.cli import hoardwalk
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
-from realmfs.cli.hoardfile import carry_out, entry_line, lines_of
+from realmfs.cli.hoardfile import carry_out, entries_of, entry_line, lines_of
 from realmfs.cli.hoardlearn import learn
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
@@ -70,7 +70,7 @@ def clear(client: Client, uid: int | None) -> None:
 @with_daemon
 def list_(client: Client, coda: bool, as_json: bool) -> None:
     """List the entries, and how much of each is here."""
-    entries = client.call("hoard.list")
+    entries = entries_of(client)
     if as_json:
         print_json(entries)
     elif coda:
@@ -114,7 +114,7 @@ def load(client: Client, files: tuple[str, ...]) -> None:
 @with_daemon
 def save(client: Client, file: Any) -> None:
     """Write the entries as a command file that `hoard load` and hoard(1) read."""
-    for line in lines_of(client.call("hoard.list")):
+    for line in lines_of(entries_of(client)):
         file.write(line + "\n")
 
 
@@ -187,9 +187,7 @@ def verify(client: Client, everything: bool, as_json: bool) -> None:
         verdicts = [(one["verdict"], one["path"]) for one in answer["problems"]]
         if everything:
             verdicts += [
-                ("OK", entry["path"])
-                for entry in client.call("hoard.list")
-                if entry["present"] == entry["objects"]
+                ("OK", entry["path"]) for entry in entries_of(client) if entry["present"] == entry["objects"]
             ]
         for verdict, path in verdicts:
             click.echo(f"{verdict:>{VERDICT}}  {printable(path)}")

@@ -45,7 +45,7 @@ def _one(client: Client, command: Command) -> None:
     elif command.kind is Kind.DELETE:
         client.call("hoard.remove", path=tree_path(client, command.path))
     elif command.kind is Kind.LIST:
-        entries = client.call("hoard.list")
+        entries = entries_of(client)
         _print(command.path, [entry_line(entry) for entry in entries if command.uid in (None, entry["uid"])])
     elif command.kind is Kind.WALK:
         report(follow(client))
@@ -59,6 +59,11 @@ def _one(client: Client, command: Command) -> None:
 def _print(file: str, lines: Sequence[str]) -> None:
     with click.open_file(file or "-", "w", errors="surrogateescape") as stream:
         stream.writelines(line + "\n" for line in lines)
+
+
+def entries_of(client: Client) -> list[dict[str, Any]]:
+    """Return the entries, the most important first."""
+    return sorted(client.pages("hoard.list"), key=lambda one: (-one["priority"], one["path"], one["id"]))
 
 
 def entry_line(entry: dict[str, Any]) -> str:
@@ -75,7 +80,7 @@ def verdicts(client: Client, verbosity: int) -> list[str]:
     lines = [f"{one['verdict']:>{_VERDICT}}  {one['path']}" for one in answer["problems"]]
     if verbosity:
         wrong = {one["path"] for one in answer["problems"]}
-        for entry in client.call("hoard.list"):
+        for entry in entries_of(client):
             if entry["path"] not in wrong:
                 _, _, expand = entry["attributes"].partition(":")
                 lines.append(f"{'OK':>{_VERDICT}}  {entry['path']}" + (f" {expand}" if expand else ""))

@@ -30,7 +30,7 @@ def command(client: Client, file: Path | None) -> None:
     text = render(
         client.call("daemon.status"),
         client.call("servers.list"),
-        client.call("volumes.list"),
+        list(client.pages("volumes.list")),
         client.call("cache.usage"),
     )
     if file is None:

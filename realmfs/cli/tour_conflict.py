@@ -26,8 +26,8 @@ def disagree(alice: Player, here: Tree, bob: Player, there: Tree, say: Callable[
         there.write(_PLAN, _THEIRS)
         _until(lambda: not bob.pending(), "bob's change was not sent")
         daemon.call("connection.reconnect", realm=None)
-        _until(lambda: bool(daemon.call("conflicts.list")), "the conflict was not found")
-        (conflict,) = daemon.call("conflicts.list")
+        _until(lambda: any(daemon.pages("conflicts.list")), "the conflict was not found")
+        (conflict,) = daemon.pages("conflicts.list")
         say(f"   alice, off line, and bob have written to /{conflict['path']}: {conflict['reason']}")
         _until(lambda: "other.txt" in there.names("work"), "the conflict holds other changes back")
         say("   her other changes were sent; in the tree the name is now a directory with both versions:")
@@ -37,7 +37,7 @@ def disagree(alice: Player, here: Tree, bob: Player, there: Tree, say: Callable[
         for line in list(difflib.unified_diff(contents[0], contents[1], lineterm=""))[3:]:
             say(f"       {line}")
         settled = daemon.call("conflicts.settle", id=conflict["id"], keep="both")
-        if settled["kind"] != "no" or daemon.call("conflicts.list"):
+        if settled["kind"] != "no" or any(daemon.pages("conflicts.list")):
             raise StageError("the conflict is not settled")
         (name,) = settled["names"]
     _until(lambda: name in there.names("work"), "bob does not see what alice has kept")

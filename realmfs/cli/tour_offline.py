@@ -26,7 +26,7 @@ def work_offline(alice: Player, here: Tree, there: Tree, say: Callable[[str], No
         say(f"   off line: wrote {_FILES} files twice, renamed one, removed half")
         if "travel" in there.names(""):
             raise StageError("what was done off line is seen by the other client")
-        changes = daemon.call("changes.list")
+        changes = list(daemon.pages("changes.list"))
         say(f"   {len(changes)} changes wait; what cancelled out is not among them. The last ones:")
         for change in changes[-3:]:
             say(f"     {change['what']:8} {change['path']:24} {size(change['size'])}")

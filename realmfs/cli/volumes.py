@@ -12,7 +12,7 @@ from realmfs.control.client import Client
 @with_daemon
 def command(client: Client, as_json: bool) -> None:
     """List the volumes known here: where they live, whether they can be reached, what waits for them."""
-    volumes = client.call("volumes.list")
+    volumes = list(client.pages("volumes.list"))
     if as_json:
         print_json(volumes)
         return

@@ -1,11 +1,13 @@
 """The cache over the control socket: the methods `cache.*`, for the owner of the daemon."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from realmfs.control import hoardmessages as messages
 from realmfs.control.hoard import telling
 from realmfs.control.messages import Nothing
+from realmfs.control.pages import CachePage, breathe, numbers_of, size_of
 from realmfs.control.protocol import FAILED, INVALID_PARAMS, ControlError, Kind
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -51,16 +53,23 @@ class CacheMethods:
             directory=str(cache.directory),
         )
 
-    async def list(self, params: messages.Listing) -> Sequence[messages.Cached]:
+    async def list(self, params: messages.Listing) -> CachePage:
         """List cached objects in order of their numbers."""
         found: list[messages.Cached] = []
-        for number in await self._custody.numbers(self._volume(params.volume), params.after):
-            described = self._describe(number)
-            if described is not None and params.validity in (None, described.valid):
-                found.append(described)
-            if len(found) >= max(1, min(params.limit, 10_000)):
-                break
-        return found
+        limit, seen = size_of(params.limit), 0
+        async with aclosing(self._numbers(params)) as numbers:
+            async for number in numbers:
+                described = self._describe(number)
+                if described is not None and params.validity in (None, described.valid):
+                    found.append(described)
+                if len(found) == limit:
+                    return CachePage(found, str(number))
+                seen += 1
+                await breathe(seen)
+        return CachePage(found, None)
+
+    def _numbers(self, params: messages.Listing) -> AsyncGenerator[int, None]:
+        return self._custody.numbers(self._volume(params.volume), numbers_of(params.cursor)[0])
 
     def _volume(self, name: str | None) -> int | None:
         if name is None:

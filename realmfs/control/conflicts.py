@@ -17,6 +17,7 @@ import trio
 
 from realmfs.cache.log import LogEntry
 from realmfs.control import messages
+from realmfs.control.pages import PAGE, ConflictPage, breathe, numbers_of, size_of
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -81,10 +82,28 @@ class Conflicts:
             return True
         return any(entry.uid == caller.uid for entry in self._core.conflicts.held(node.ino))
 
-    async def _list(self, caller: Caller, params: messages.Conflicts) -> list[messages.ConflictInfo]:
-        nodes = [node for node in self._core.conflicts.all() if self._may_see(caller, node)]
-        found = [self._info(node, []) for node in nodes]
-        return [one for one in found if params.volume in (None, f"{one.volume}@{one.realm}")]
+    async def _list(self, caller: Caller, params: messages.Conflicts) -> ConflictPage:
+        (after,) = numbers_of(params.cursor)
+        found: list[messages.ConflictInfo] = []
+        limit = size_of(params.limit)
+        for count, number in enumerate(await self._numbers(), 1):
+            await breathe(count)
+            node = self._core.nodes.by_number(number)
+            volume = f"{node.volume.name}@{node.volume.realm}"
+            if number > after and params.volume in (None, volume) and self._may_see(caller, node):
+                found.append(self._info(node, []))
+                await trio.lowlevel.checkpoint()
+            if len(found) == limit:
+                return ConflictPage(found, str(number))
+        return ConflictPage(found, None)
+
+    async def _numbers(self) -> list[int]:
+        """Return the numbers of all objects in conflict, in order."""
+        numbers: set[int] = set()
+        for count, number in enumerate(self._core.conflicts.each(), 1):
+            numbers.add(number)
+            await breathe(count)
+        return sorted(numbers)
 
     async def _show(self, caller: Caller, params: messages.ConflictAt) -> messages.ConflictInfo:
         node = await self._find(caller, params.id, params.path)
@@ -143,15 +162,21 @@ class Conflicts:
     async def _find(self, caller: Caller, number: int | None, path: str | None) -> Node:
         if (number is None) == (path is None):
             raise ControlError(INVALID_PARAMS, "a conflict is named by its id or by its path")
-        conflicts = {node.ino: node for node in self._core.conflicts.all()}
         if path is not None:
             number = await self._walk(caller, path)
-        node = conflicts.get(number or 0)
+        node = self._in_conflict(number or 0)
         walked = node is not None and node.conflict and path is not None  # with his own rights
         if node is None or not (walked or self._may_see(caller, node)):
             what = f"/{path}" if path is not None else f"object {number}"
             raise ControlError.of_errno(errno.ENOENT, f"{what} is not in conflict")
         return node
+
+    def _in_conflict(self, number: int) -> Node | None:
+        try:
+            node = self._core.nodes.by_number(number)
+        except CodaError:
+            return None
+        return None if self._core.conflicts.kind(node) == "no" else node
 
     async def _walk(self, caller: Caller, path: str) -> int:
         walk = Walk(self._venus, caller)
@@ -267,16 +292,18 @@ class Conflicts:
 
     # -- pending changes -------------------------------------------------------------------------------
 
-    def _entries(self, volume: str | None) -> list[LogEntry]:
+    async def _entries(self, volume: str | None) -> list[LogEntry]:
         found: list[LogEntry] = []
         for key in self._core.cache.log.volumes():
             state = self._core.volumes.by_key(key)
             if volume in (None, f"{state.name}@{state.realm}"):
-                found += self._core.cache.log.entries(key)
+                for entry in self._core.cache.log.walk(key, PAGE):
+                    found.append(entry)
+                    await breathe(len(found))
         return found
 
     async def _export(self, caller: Caller, params: messages.Export) -> messages.Kept:
-        entries = self._entries(params.volume)
+        entries = await self._entries(params.volume)
         if not entries:
             return messages.Kept(None, 0, 0)
         path = _absolute(params.file)
@@ -292,7 +319,7 @@ class Conflicts:
         return messages.Imported(result.done, result.failed)
 
     async def _discard(self, caller: Caller, params: messages.Discard) -> messages.Kept:
-        entries = self._entries(params.volume)
+        entries = await self._entries(params.volume)
         if params.sequence is not None:
             chosen = [entry for entry in entries if entry.sequence == params.sequence]
             if not chosen:

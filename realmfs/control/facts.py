@@ -1,7 +1,7 @@
 """What the daemon tells about itself, gathered from the rings below: `Facts` for the control socket."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,15 +9,12 @@ import trio
 
 from realmfs import __version__
 from realmfs.cache.cache import Cache
-from realmfs.cache.log import LogEntry, State
 from realmfs.cache.volumes import VolumeRow
 from realmfs.control import messages, volumemessages
+from realmfs.control.pages import Paged, VolumePage, breathe, numbers_of, size_of
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import Server
 from realmfs.realms.server import State as ServerState
-from realmfs.rpc2.errors import BadPacket
-from realmfs.vice.errors import Code
-from realmfs.vice.log import unpack_log
 from realmfs.vice.types import VolumeType
 
 _SLOW = 1.0
@@ -134,10 +131,16 @@ class DaemonFacts:
             await self._realms.check()
         return [_server(server, self.callbacks_held(server)) for server in self._realms.servers()]
 
-    def volumes(self) -> list[volumemessages.VolumeInfo]:
-        """Return the volumes known here; not the single replicas that conflicts were looked at in."""
-        rows = self._cache.volumes.all()
-        return [self._volume(row) for row in rows if row.type != VolumeType.READ_WRITE]
+    async def volumes(self, params: Paged) -> VolumePage:
+        """Return volumes known here; not the single replicas that conflicts were looked at in."""
+        (after,) = numbers_of(params.cursor)
+        rows = [row for row in self._cache.volumes.all() if row.type != VolumeType.READ_WRITE]
+        rows = sorted((row for row in rows if row.key > after), key=lambda row: row.key)
+        page = []
+        for row in rows[: size_of(params.limit)]:
+            page.append(self._volume(row))
+            await breathe(len(page))
+        return VolumePage(page, str(rows[len(page) - 1].key) if len(page) < len(rows) else None)
 
     def _volume(self, row: VolumeRow) -> volumemessages.VolumeInfo:
         realm = self._realm_name(row)
@@ -169,52 +172,6 @@ class DaemonFacts:
     def _realm_name(self, row: VolumeRow) -> str:
         return self._cache.realms.get(row.realm).name
 
-    def changes(self, volume: str | None, limit: int) -> list[messages.Change]:
-        """Return what waits to be sent, volume by volume, in order."""
-        found: list[messages.Change] = []
-        for key in self._cache.log.volumes():
-            row = self._cache.volumes.get(key)
-            if row is None:
-                continue
-            realm = self._realm_name(row)
-            if volume is None or volume == f"{row.name}@{realm}":
-                entries = self._cache.log.entries(key, limit=limit)
-                found += (self._change(row.name, realm, entry) for entry in entries)
-        return found
-
-    def _change(self, volume: str, realm: str, entry: LogEntry) -> messages.Change:
-        what, name = _describe(entry.record)
-        return messages.Change(
-            volume=volume,
-            realm=realm,
-            sequence=entry.sequence,
-            made=float(entry.time),
-            uid=entry.uid,
-            what=what,
-            path=name or self._name_of(entry),
-            size=entry.length,
-            state=self._state(realm, entry),
-        )
-
-    def _state(self, realm: str, entry: LogEntry) -> str:
-        """Say in a few words why a record is still here."""
-        held = self._realms.tokens.get(realm, entry.uid)
-        identity = held.identity if held is not None and held.usable else ""
-        if not entry.frozen and not entry.state & State.BLOCKED:
-            if entry.identity not in ("", identity):
-                return f"waits for a login as {entry.identity}"
-            if not identity and entry.reason in (Code.EACCES, Code.EPERM):
-                return "waits for a login"
-        return _state(entry)
-
-    def _name_of(self, entry: LogEntry) -> str:
-        """A store and the like name no file: the object's last known name will do."""
-        for number, _ in entry.about:
-            row = self._cache.objects.load(number)
-            if row is not None and row.name:
-                return os.fsdecode(row.name)
-        return "?"
-
     def settings(self) -> dict[str, str]:
         """Return the settings in effect."""
         return dict(self._settings)
@@ -228,34 +185,6 @@ class DaemonFacts:
     def end(self, force: bool) -> None:
         """Begin the end."""
         self._end(force)
-
-
-def _describe(record: bytes) -> tuple[str, str]:
-    """Return the kind of a record, and the name in it if it has one."""
-    try:
-        (change,) = unpack_log(record)
-    except (BadPacket, ValueError) as error:
-        return f"unreadable ({error})", ""
-    names = [os.fsdecode(name) for name in _names(change)]
-    return type(change).__name__.lower(), " -> ".join(names)
-
-
-def _names(change: object) -> Iterator[bytes]:
-    for field in ("name", "new_name"):
-        name = getattr(change, field, None)
-        if isinstance(name, str):
-            yield os.fsencode(name)
-        elif isinstance(name, bytes):
-            yield name
-
-
-def _state(entry: LogEntry) -> str:
-    """Say in a word or two why a record is still here."""
-    if entry.state & State.BLOCKED:
-        return f"refused: {Code(entry.reason).name}" if entry.reason in set(Code) else "refused"
-    if entry.frozen:
-        return "being sent"
-    return "waits" if entry.safe or entry.container is None else "waits, not yet safe against power loss"
 
 
 def _type(number: int) -> str:

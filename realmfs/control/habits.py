@@ -21,7 +21,8 @@ from typing import Any, Final
 
 import trio
 
-from realmfs.control import messages, volumemessages
+from realmfs.control import hoardmessages, messages, volumemessages
+from realmfs.control.pages import HoardPage
 from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Request
 from realmfs.control.service import Session
@@ -339,7 +340,15 @@ async def _hoard_clear(job: _Job) -> bytes:
 
 
 async def _hoard_list(job: _Job) -> bytes:
-    entries = await job.call("hoard.list")
+    entries: list[hoardmessages.Entry] = []
+    cursor: str | None = None
+    while cursor is not None or not entries:
+        page: HoardPage = await job.call("hoard.list", cursor=cursor)
+        entries += page.entries
+        cursor = page.cursor
+        if cursor is None:
+            break
+    entries.sort(key=lambda one: (-one.priority, one.place))
     lines = [f"<{one.volume}, {one.place}>, {one.attributes}, {one.uid}\n" for one in entries]
     _write_list(job, lines)
     return b""

@@ -10,6 +10,7 @@ import trio
 from realmfs.cache.hoard import HoardEntry
 from realmfs.control import hoardmessages as messages
 from realmfs.control.messages import Nothing
+from realmfs.control.pages import HoardPage, Paged, breathe, numbers_of, size_of
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.venus.hoard import Hoard
@@ -32,7 +33,7 @@ class HoardMethods:
     def methods(self) -> dict[str, Method]:
         """Return the methods by name."""
         table: dict[str, tuple[type[Any], Callable[[Any], Awaitable[Any]]]] = {
-            "hoard.list": (Nothing, self.entries),
+            "hoard.list": (Paged, self.entries),
             "hoard.add": (messages.Add, self.add),
             "hoard.remove": (messages.Path, self.remove),
             "hoard.clear": (messages.Clear, self.clear),
@@ -51,9 +52,14 @@ class HoardMethods:
 
     # -- entries ---------------------------------------------------------------------------------------
 
-    async def entries(self, params: Nothing) -> list[messages.Entry]:
-        """Return the entries, the most important first."""
-        return [self._entry(entry) for entry in self._hoard.entries()]
+    async def entries(self, params: Paged) -> HoardPage:
+        """Return entries."""
+        page: list[messages.Entry] = []
+        limit = size_of(params.limit)
+        for entry in self._venus.cache.hoard.after(numbers_of(params.cursor)[0], limit):
+            page.append(self._entry(entry))
+            await breathe(len(page))
+        return HoardPage(page, str(page[-1].id) if len(page) == limit else None)
 
     def _entry(self, entry: HoardEntry) -> messages.Entry:
         volume = self._venus.core.volumes.by_key(entry.volume)
@@ -120,7 +126,7 @@ class HoardMethods:
         return messages.Status(
             on=hoard.on,
             hindrance=hoard.hindrance(),
-            entries=len(hoard.entries()),
+            entries=self._venus.cache.hoard.count,
             walking=hoard.walking,
             walks=hoard.walks,
             phase=progress.phase if progress is not None else "",
@@ -173,7 +179,8 @@ class HoardMethods:
         """Say whether everything hoarded is here, and what is not."""
         survey = await self._hoard.look()
         tallies = list(survey.tallies.values())
-        volumes = [self._venus.core.volumes.by_key(entry.volume) for entry in self._hoard.entries()]
+        keys = {entry.volume for entry in self._hoard.entries()}
+        volumes = [self._venus.core.volumes.by_key(key) for key in keys]
         return messages.Verified(
             ready=survey.ready and not self._hoard.mistaken(),
             reachable=all(volume.reachable for volume in volumes),

@@ -226,14 +226,14 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Cached objects after inode number `after`, at most `limit`; of one volume (`name@realm`), or of all.
+    """Cached objects of one volume (`name@realm`), or of all; a page behind `cursor`.
 
     `validity`: only valid ones (True), or only others (False).
     """
 
     volume: str | None = None
-    after: int = 0
-    limit: int = 1000
+    cursor: str | None = None
+    limit: int = 200
     validity: bool | None = None
 
 

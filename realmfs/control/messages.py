@@ -124,17 +124,20 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Pending changes of one volume (`volume@realm`), or of all; at most `limit` of each."""
+    """Pending changes of one volume (`volume@realm`), or of all; a page behind `cursor`."""
 
     volume: str | None = None
-    limit: int = 1000
+    cursor: str | None = None
+    limit: int = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Conflicts of one volume (`volume@realm`), or of all."""
+    """Conflicts of one volume (`volume@realm`), or of all; a page behind `cursor`."""
 
     volume: str | None = None
+    cursor: str | None = None
+    limit: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import errno
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ VERSION = 1
 """Of the methods and messages: raised by every change that a caller of the version before would notice."""
 HELLO = "hello"
 LINE_LIMIT = 1 << 20
+_CUT = 100
 DESCRIPTORS = "descriptors"
 """Beside the result: how many descriptors came with this answer (SCM_RIGHTS, with its first byte)."""
 
@@ -133,7 +134,39 @@ def parse_request(line: bytes) -> Request:
 
 def line_of(message: Mapping[str, Any]) -> bytes:
     """Return the message as a line."""
-    return json.dumps(message, separators=(",", ":"), default=plain).encode("ascii") + b"\n"
+    return _dumps(message).encode("ascii") + b"\n"
+
+
+def pieces_of(message: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the message's line in pieces, none of which takes long to make: long lists are cut."""
+    yield from (piece.encode("ascii") for piece in _pieces(message))
+    yield b"\n"
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    value = plain(value) if dataclasses.is_dataclass(value) else value
+    if isinstance(value, Mapping) and any(map(_is_long, value.values())):
+        for place, (key, inner) in enumerate(value.items()):
+            yield f"{',' if place else '{'}{json.dumps(key)}:"
+            yield from _pieces(inner)
+        yield "}"
+    elif isinstance(value, list | tuple) and len(value) > _CUT:
+        for start in range(0, len(value), _CUT):
+            yield ("," if start else "[") + _dumps(value[start : start + _CUT])[1:-1]
+        yield "]"
+    else:
+        yield _dumps(value)
+
+
+def _is_long(value: Any) -> bool:
+    """Tell whether a value, or what a message holds directly, is a long list."""
+    if dataclasses.is_dataclass(value):
+        return any(_is_long(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return isinstance(value, list | tuple) and len(value) > _CUT
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=plain)
 
 
 def plain(value: Any) -> Any:

@@ -32,9 +32,9 @@ from realmfs.control.protocol import (
     LINE_LIMIT,
     ControlError,
     Request,
-    line_of,
     other_version,
     parse_request,
+    pieces_of,
 )
 from realmfs.control.service import OURSELVES, Facts, Logins, Method, Session, Topic
 from realmfs.venus.face import Caller, FileSystem
@@ -260,7 +260,7 @@ class Conversation:
         finally:
             self._limit.release()
 
-    async def _send_first(self, line: bytes, descriptor: int) -> int:
+    async def _send_first(self, line: bytearray, descriptor: int) -> int:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
         try:
             return await self._stream.socket.sendmsg([line], [rights])
@@ -302,7 +302,10 @@ class Conversation:
 
     async def _send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
         """Send a whole line, with its first byte a descriptor. A caller who does not take it is cut off."""
-        line = line_of(message)
+        line = bytearray()
+        for piece in pieces_of(message):
+            line += piece
+            await trio.lowlevel.checkpoint()
         async with self._sending:
             with trio.move_on_after(_TAKE_WITHIN) as patience:
                 if descriptor is not None:

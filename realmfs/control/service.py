@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from realmfs import __version__
-from realmfs.control import messages, volumemessages
+from realmfs.control import messages
 from realmfs.control.acl import Acls
 from realmfs.control.files import Files
+from realmfs.control.pages import Paged, VolumePage
 from realmfs.control.protocol import (
     HELLO,
     METHOD_NOT_FOUND,
@@ -38,8 +39,7 @@ class Facts(Protocol):
     def status(self) -> messages.Status: ...
     def realms(self) -> Sequence[messages.RealmInfo]: ...
     async def servers(self, check: bool) -> Sequence[messages.ServerInfo]: ...
-    def volumes(self) -> Sequence[volumemessages.VolumeInfo]: ...
-    def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]: ...
+    async def volumes(self, params: Paged) -> VolumePage: ...
     def settings(self) -> dict[str, str]: ...
     def stopping(self) -> messages.Stopping: ...
     def end(self, force: bool) -> None:
@@ -150,8 +150,7 @@ class Session:
             "daemon.stop": Method(messages.Stop, self._stop, owner_only=True, then=self._end),
             "realms.list": Method(messages.Nothing, self._realms),
             "servers.list": Method(messages.Servers, self._servers),
-            "volumes.list": Method(messages.Nothing, self._volumes),
-            "changes.list": Method(messages.Changes, self._changes, owner_only=True),
+            "volumes.list": Method(Paged, self._facts.volumes),
         }
 
     def _login_methods(self) -> dict[str, Method]:
@@ -188,12 +187,6 @@ class Session:
 
     async def _servers(self, params: messages.Servers) -> Sequence[messages.ServerInfo]:
         return await self._facts.servers(params.check)
-
-    async def _volumes(self, params: messages.Nothing) -> Sequence[volumemessages.VolumeInfo]:
-        return self._facts.volumes()
-
-    async def _changes(self, params: messages.Changes) -> Sequence[messages.Change]:
-        return self._facts.changes(params.volume, max(1, min(params.limit, 10_000)))
 
 
 def _known(request: Request) -> Mapping[str, Any]:

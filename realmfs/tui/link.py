@@ -81,6 +81,18 @@ class Link:
         finally:
             self._answers.pop(serial, None)
 
+    async def entries(self, method: str, most: int | None = None, **params: Any) -> list[Any]:
+        """Return what a method lists page by page, at most `most` of it. Raises as `call`."""
+        found: list[Any] = []
+        cursor = None
+        while most is None or len(found) < most:
+            page = await self.call(method, cursor=cursor, **params)
+            found += page["entries"]
+            cursor = page["cursor"]
+            if cursor is None:
+                break
+        return found[:most]
+
     async def _serve(self) -> str:
         """Use one connection up; return why it ended."""
         try:

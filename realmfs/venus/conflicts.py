@@ -38,6 +38,8 @@ Views have numbers above all inode numbers: bit 62 and the number of the object.
 the conflict is over.
 """
 
+from collections.abc import Iterator
+
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.log import LogEntry, Role, State
@@ -108,9 +110,13 @@ class Conflicts:
 
     def all(self) -> list[Node]:
         """Return every object in conflict, shown or not, in the order of their numbers."""
-        numbers = {object_of(entry) for entry in self._cache.log.blocked()}
-        numbers |= {number for number, view in self._views.items() if _shown(view).conflict}
-        return [self._nodes.by_number(number) for number in sorted(numbers)]
+        return [self._nodes.by_number(number) for number in sorted(set(self.each()))]
+
+    def each(self) -> Iterator[int]:
+        """Yield the numbers of those objects, in no order, some twice; more can come and go meanwhile."""
+        yield from [number for number, view in self._views.items() if _shown(view).conflict]
+        for volume in self._cache.log.volumes():
+            yield from self._cache.log.refused(volume)
 
     def kind(self, node: Node) -> str:
         """Say which kind of conflict an object is in: `no`, `local`, `server` or `both`."""

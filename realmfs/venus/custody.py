@@ -1,6 +1,6 @@
 """The cache in a person's hands: what is in it, how full it is, dropping things, another size."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 import trio
@@ -39,16 +39,15 @@ class Custody:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def numbers(self, volume: int | None, after: int) -> list[int]:
-        """Return the numbers of the cached objects behind `after`, of one volume (its key) or of all."""
+    async def numbers(self, volume: int | None = None, after: int = 0) -> AsyncGenerator[int, None]:
+        """Yield the numbers of cached objects behind `after` in order, of one volume (its key) or all."""
         objects = self._core.cache.objects
-        if volume is not None:
-            return sorted(number for number in objects.of_volume(volume) if number > after)
-        found: list[int] = []
-        while rows := objects.hoard_after(found[-1] if found else after, SLICE * 5):
-            found += (number for number, _ in rows)
+        while rows := objects.hoard_after(after, SLICE * 5):
+            first, after = after, rows[-1][0]
+            own = (number for number, _ in rows)
+            for number in own if volume is None else objects.of_volume_within(volume, first, after):
+                yield number
             await trio.lowlevel.checkpoint()
-        return found
 
     def type_of(self, node: Node) -> str:
         """Name the type of an object; a mount link is one of its own."""
@@ -82,7 +81,7 @@ class Custody:
 
     async def drop_all(self) -> Dropped:
         """Drop everything that is neither changed here nor open."""
-        numbers = await self.numbers(None, 0)
+        numbers = [number async for number in self.numbers()]
         return await self._drop(list(reversed(numbers)))
 
     def _subtree(self, number: int) -> Iterator[int]:

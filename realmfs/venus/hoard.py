@@ -344,12 +344,8 @@ class Hoard:
 
     def wish_of(self, node: Node) -> Wish | None:
         """Return the attributes of the entry that is bound to an object itself."""
-        path = self._path_within(node)
-        for entry in self.entries():
-            fits = entry.bound in (0, node.ino)
-            if fits and (entry.bound or (entry.volume, entry.path) == (node.volume.key, path)):
-                return Wish(entry.priority, entry.expand)
-        return None
+        entry = self._core.cache.hoard.meant_by(node.ino, node.volume.key, self._path_within(node))
+        return None if entry is None else Wish(entry.priority, entry.expand)
 
     def _path_within(self, node: Node) -> bytes:
         """Return the path of an object from its volume's root, as it was last found."""

@@ -56,9 +56,7 @@ class Profiles:
     def all(self) -> list[Profile]:
         """Return all profiles."""
         enabled = self._cache.hoard.enabled()
-        counts: dict[str, int] = {}
-        for entry in self._cache.hoard.all():
-            counts[entry.profile] = counts.get(entry.profile, 0) + 1
+        counts = self._cache.hoard.profile_sizes()
         return [
             Profile(name, str(self._path(name)), name in enabled, counts.get(name, 0), self.mistakes(name))
             for name in self.names()

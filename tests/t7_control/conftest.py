@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from realmfs.control import messages, volumemessages
+from realmfs.control import messages
+from realmfs.control.pages import Paged, VolumePage
 from realmfs.control.protocol import VERSION
 from realmfs.control.server import ControlServer
 from tests.memoryfs import MemoryFiles
@@ -37,11 +38,8 @@ class SomeFacts:
         await trio.lowlevel.checkpoint()
         return []
 
-    def volumes(self) -> Sequence[volumemessages.VolumeInfo]:
+    async def volumes(self, params: Paged) -> VolumePage:
         raise ValueError("on purpose")
-
-    def changes(self, volume: str | None, limit: int) -> Sequence[messages.Change]:
-        return []
 
     def settings(self) -> dict[str, str]:
         return {"cache_dir": "/c"}

@@ -14,6 +14,7 @@ from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.controlfiles import ControlFiles
 from realmfs.control.facts import DaemonFacts
+from realmfs.control.pages import ConflictPage, Paged
 from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Kind
 from realmfs.venus.conflicts import VIEW_BIT
@@ -45,9 +46,9 @@ async def test_a_conflict_is_listed_shown_and_settled(tmp_path: Path, autojump_c
     async with world(tmp_path) as w:
         a, b = await w.client(), await w.client()
         control = Control(a, tmp_path / "state")
-        assert await control("conflicts.list", messages.Conflicts()) == []
+        assert await control("conflicts.list", messages.Conflicts()) == ConflictPage([], None)
         await collide(w, ROWS["both store"], a, b)
-        (one,) = await control("conflicts.list", messages.Conflicts())
+        (one,) = (await control("conflicts.list", messages.Conflicts())).entries
         assert (one.kind, one.type, one.path, one.changes) == ("local", "file", f"{REALM}/f", ["store"])
         assert (one.uid, one.volume, one.waiting) == (ME.uid, "/", 0)
         assert "changed on the servers" in one.reason
@@ -132,7 +133,7 @@ async def test_others_see_and_settle_only_their_own(tmp_path: Path, autojump_clo
         a, b = await w.client(), await w.client()
         node = await collide(w, ROWS["both store"], a, b)
         stranger = Control(a, tmp_path / "state", Caller(4711, 4711, 0, kernel=False))
-        assert await stranger("conflicts.list", messages.Conflicts()) == []
+        assert await stranger("conflicts.list", messages.Conflicts()) == ConflictPage([], None)
         with pytest.raises(ControlError):
             await stranger("conflicts.settle", messages.Settle(id=node.ino, keep="server"))
 
@@ -263,4 +264,4 @@ async def test_replicas_that_were_looked_at_are_no_volumes_of_their_own(
         await collide(w, ROWS["both store"], a, b)
         assert await a.read(f"{ROOT}/f/{SERVER}") == b"theirs!"
         facts = DaemonFacts(a.cache, a.realms, {}, lambda force: None)
-        assert [one.name for one in facts.volumes()] == ["/"]
+        assert [one.name for one in (await facts.volumes(Paged())).entries] == ["/"]

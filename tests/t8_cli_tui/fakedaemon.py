@@ -24,6 +24,10 @@ Answers = Mapping[str, Any]
 """By method: a result, a file's contents, a ControlError, or a function of the parameters that gives one."""
 
 
+PAGED = ("changes.list", "conflicts.list", "hoard.list", "volumes.list")
+"""What answers in pages: here one page holds all."""
+
+
 class FakeDaemon:
     """The server; `calls` are what it was asked, `status` left out."""
 
@@ -60,6 +64,8 @@ class FakeDaemon:
             if isinstance(answer, bytes):
                 _pass_contents(writer, request["id"], answer)
                 continue
+            if method in PAGED and isinstance(answer, list):
+                answer = {"entries": answer, "cursor": None}
             failed = isinstance(answer, ControlError)
             reply = {"id": request["id"], **({"error": answer.to_json()} if failed else {"result": answer})}
             writer.write(json.dumps(reply).encode() + b"\n")

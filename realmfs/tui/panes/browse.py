@@ -203,7 +203,7 @@ class BrowsePane(Pane):
             self.ask(self._hoard, self.place)
 
     async def _hoard(self, place: Place) -> None:
-        entries = await self.link.call("hoard.list")
+        entries = await self.link.entries("hoard.list")
         if any(one["path"].strip("/") == place.path and not one["profile"] for one in entries):
             await self.link.call("hoard.remove", path=place.path)
             self.notify(f"/{place.path}", title="No longer hoarded", markup=False)

@@ -71,7 +71,7 @@ class ConflictsPane(Pane):
 
     async def load(self) -> None:
         """Ask for the list, and for the versions of the one under the cursor if it is another one now."""
-        found = await self.link.call("conflicts.list")
+        found = await self.link.entries("conflicts.list")
         self._conflicts = {str(one["id"]): one for one in found}
         self._marked &= set(self._conflicts)
         self._show_rows()

@@ -112,7 +112,7 @@ class HoardPane(Pane):
         status = await self.link.call("hoard.status")
         self._show_walk(status)
         async with self._editing:
-            entries = await self.link.call("hoard.list")
+            entries = await self.link.entries("hoard.list")
         self._entries = {str(entry["id"]): entry for entry in entries}
         self._show_entries()
         await self._load_profiles()

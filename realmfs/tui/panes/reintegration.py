@@ -87,8 +87,8 @@ class ReintegrationPane(Pane):
     async def load(self) -> None:
         """Ask for everything."""
         self._age = (await self.link.call("writeback"))["age"]
-        volumes = await self.link.call("volumes.list")
-        found = await self.link.call("changes.list", limit=MOST_CHANGES)
+        volumes = await self.link.entries("volumes.list")
+        found = await self.link.entries("changes.list", most=MOST_CHANGES)
         by_volume: dict[str, list[Change]] = {}
         for change in found:
             by_volume.setdefault(f"{change['volume']}@{change['realm']}", []).append(change)
