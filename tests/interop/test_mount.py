@@ -8,11 +8,13 @@ import pytest
 
 from bench.rig import Rig
 from tests.interop.nodes import Place, seconds_until
+from tests.seeds import first_seed
 
 VISIBLE_WITHIN = 1.0
 """Seconds from the reference client's word that a change is at the servers until it shows here."""
 SENT_WITHIN = 20.0
 """Seconds until what was written here is at the servers."""
+ROUNDS = 20
 SIZES = [0, 1, 2047, 2048, 4096, 65_537, 3_000_001]
 
 
@@ -116,6 +118,37 @@ def test_names_of_every_length_leave_the_servers_alive(
         seconds_until(partial(_has, there, later), SENT_WITHIN)
     assert there.names() == here.names()
     assert rig.missing() is None
+
+
+@pytest.mark.timeout(300)
+def test_files_overwritten_in_turn_are_read_old_or_new_never_short(
+    ours: Place, alice: Place, public: str
+) -> None:
+    here, there = ours.below(public), alice.below(public)
+    source = random.Random(first_seed())
+    seconds_until(there.exists, SENT_WITHIN)
+    held: dict[str, bytes] = {}
+    for turn in range(ROUNDS):
+        writer, reader = (here, there) if turn % 2 else (there, here)
+        new = {
+            f"f{n}": source.randbytes(source.choice([1, 700, 4096, 70_000]))
+            for n in source.sample(range(20), 6)
+        }
+        for name, data in new.items():
+            writer.write(name, data)
+        if writer is there:
+            there.integrate()
+        for name in sorted({*new, *source.sample(sorted(held), len(held) // 2)}):
+            old, wanted = held.get(name), new.get(name, held.get(name))
+            within = VISIBLE_WITHIN if reader is here else SENT_WITHIN
+
+            def arrived(name: str = name, old: bytes | None = old, wanted: bytes | None = wanted) -> bool:
+                found = reader.read(name) if name in _names(reader) else None  # noqa: B023 - asked in this turn
+                assert found in (old, wanted), f"{name} has {len(found or b'')} other bytes in turn {turn}"  # noqa: B023
+                return found == wanted
+
+            seconds_until(arrived, within)
+        held |= new
 
 
 def test_both_clients_change_different_names_of_one_directory(ours: Place, alice: Place, public: str) -> None:
