@@ -13,6 +13,7 @@ from bench.process import StepError
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
 
+pytestmark = pytest.mark.timeout(240)  # each step starts programs on other nodes
 SENT_WITHIN = 30.0
 FOUND_WITHIN = 40.0
 NOTICED_WITHIN = 30.0  # a server that was cut off

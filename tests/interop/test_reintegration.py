@@ -11,6 +11,7 @@ from bench.ournode import NodeMount
 from bench.rig import OUR_NODE, REALM, Rig
 from tests.interop.nodes import PASSWORDS, Place, seconds_until
 
+pytestmark = pytest.mark.timeout(240)  # each step starts programs on other nodes
 SENT_WITHIN = 60.0
 SUMS = ("sh", "-c", "find . -type f -print0 | sort -z | xargs -0 sha256sum")
 
