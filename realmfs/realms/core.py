@@ -19,7 +19,6 @@ meets a half executed update finds replicas without a common history and declare
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -74,9 +73,13 @@ class Core:
         self.parents: dict[Fid, Fid] = {}
         """Of objects about to be resolved: what to resolve if the object itself cannot be."""
         self.resolving = 0
-        """How many resolutions are under way."""
+        """How many resolutions are under way, or wait for others."""
+        self._resolves = False
+        """Whether `updating` is held by a resolution."""
         self._resolved: dict[Fid, float] = {}
         """When objects were last resolved in the background."""
+        self._unequal: dict[Fid, None] = {}
+        """Objects to be resolved in the background, the oldest first."""
         self._flushing = trio.Lock()
         self._primary = -1
         self._primary_until = 0.0
@@ -214,21 +217,38 @@ class Core:
 
     # resolution
 
-    def resolve_later(self, fid: Fid) -> None:
-        """Have the replicas of an object made equal in the background, unless that was just done."""
-        now = trio.current_time()
-        if not self.replicated or now - self._resolved.get(fid, -inf) < RESOLVE_INTERVAL:
-            return
-        if self.context.background(("resolve", fid), partial(self._resolve_quietly, fid)):
-            if len(self._resolved) >= MAX_RESOLVED:
-                del self._resolved[next(iter(self._resolved))]
-            self._resolved[fid] = now
+    @property
+    def sends(self) -> bool:
+        """Whether an update of ours is under way: that explains why replicas differ."""
+        return self.updating.locked() and not self._resolves
 
-    async def _resolve_quietly(self, fid: Fid) -> None:
-        try:
-            await self.resolve(fid, self.patience(RESOLVE_PATIENCE))
-        except CodaError as error:
-            log.info("%s: resolution in the background: %s", fid, error)
+    def resolve_later(self, fid: Fid) -> None:
+        """Have the replicas of an object made equal in the background, unless that was just done.
+
+        One after another: servers lock the volume for each, and who cannot go on without a resolution, or
+        sends changes, shall be next and not the last of a thousand. What is refused will be asked for again.
+        """
+        now = trio.current_time()
+        lately = now - self._resolved.get(fid, -inf) < RESOLVE_INTERVAL
+        if not self.replicated or lately or len(self._unequal) >= MAX_RESOLVED:
+            return
+        self._unequal[fid] = None
+        self.context.background((self, "resolve"), self._resolve_unequal)
+
+    async def _resolve_unequal(self) -> None:
+        while self._unequal:
+            fid = next(iter(self._unequal))
+            try:
+                await self.resolve(fid, self.patience(RESOLVE_PATIENCE))
+            except CodaError as error:
+                log.info("%s: resolution in the background: %s", fid, error)
+                if error.code is Code.ETIMEDOUT:
+                    self._unequal.clear()  # nobody is there to do it
+            finally:
+                self._unequal.pop(fid, None)
+                if len(self._resolved) >= MAX_RESOLVED:
+                    del self._resolved[next(iter(self._resolved))]
+                self._resolved[fid] = trio.current_time()
 
     async def make_equal(self, fid: Fid, patience: Patience) -> bool:
         """Do what may make the replicas of an object equal, so that the group can be asked again.
@@ -240,7 +260,7 @@ class Core:
         """
         if not self.replicated:
             return True
-        ours = self.updating.locked() or len(self.cop2) > 0
+        ours = self.sends or len(self.cop2) > 0
         try:
             if ours:
                 with patience.scope():
@@ -264,11 +284,11 @@ class Core:
         try:
             with patience.scope():
                 async with self.updating:
-                    await self.flush_cop2(patience)
-                    code = await self._resolve_once(fid, patience)
-                    parent = self.parents.pop(fid, None)
-                    if code is Code.ENOENT and parent is not None:
-                        code = await self._resolve_once(parent, patience)
+                    self._resolves = True
+                    try:
+                        code = await self._resolve_or_parent(fid, patience)
+                    finally:
+                        self._resolves = False
         finally:
             self._resolving(-1)
         if code is not Code.SUCCESS:
@@ -277,6 +297,14 @@ class Core:
     def _resolving(self, more: int) -> None:
         self.resolving += more
         self.context.listener.resolution(self.replicas[0].server, self.volume_id)
+
+    async def _resolve_or_parent(self, fid: Fid, patience: Patience) -> Code:
+        await self.flush_cop2(patience)
+        code = await self._resolve_once(fid, patience)
+        parent = self.parents.pop(fid, None)
+        if code is Code.ENOENT and parent is not None:
+            code = await self._resolve_once(parent, patience)
+        return code
 
     async def _resolve_once(self, fid: Fid, patience: Patience) -> Code:
         call = Call(Resolve.OPCODE, Resolve(fid=fid).pack())

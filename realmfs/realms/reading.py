@@ -92,7 +92,7 @@ def agree(
             return Code.ESYNRESOLVE
         dominant = check.dominant
     easy = code is Code.EASYRESOLVE or len(dominant) < len(statuses)
-    if easy and not core.updating.locked():  # else it is our own update that has not reached all of them yet
+    if easy and not core.sends:  # else it is our own update that has not reached all of them yet
         _note_parent(core, fid, statuses)
         core.resolve_later(fid)
     promised = not easy and promise_stands(core, answers, {s: st.callback for s, st in statuses.items()})

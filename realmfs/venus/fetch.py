@@ -507,7 +507,8 @@ class Fetcher:
         self, node: Node, uid: int, content: Container, answer: Attributes, sample: Promise, edition: int
     ) -> None:
         if answer.status.type is not ObjectType.FILE:
-            raise CodaError(Code.EIO, f"{node.fid} is not the file it was")
+            self._take_in_link(node, uid, content, answer, sample, edition)
+            return
         if content.length != answer.status.length:
             content.resize(answer.status.length)
         if not content.whole:
@@ -515,6 +516,19 @@ class Fetcher:
         with self._core.cache.transaction():
             if self._counts(node, uid, answer, sample, edition, filling=True):
                 self._arrived(node, content)
+
+    def _take_in_link(
+        self, node: Node, uid: int, content: Container, answer: Attributes, sample: Promise, edition: int
+    ) -> None:
+        """Keep what was brought ahead, when nobody knew yet that it is a link. Raises CodaError."""
+        length = answer.status.length
+        if answer.status.type is not ObjectType.SYMLINK or content.length != length:
+            raise CodaError(Code.EIO, f"{node.fid} is not the file it was")
+        text = content.read(0, length)
+        with self._core.cache.transaction():
+            if self._counts(node, uid, answer, sample, edition, filling=True):
+                node.link = text
+                self._core.nodes.save(node)
 
     def _arrived(self, node: Node, content: Container) -> None:
         if node.content is not content or node.gone:

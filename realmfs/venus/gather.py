@@ -166,7 +166,7 @@ class Gatherer:
             if arrival.error is not None:
                 raise arrival.error
         if arrival is None or not arrival.taken:
-            await self._from_group(node, uid, claim)
+            await self._from_group(node, uid, claim, arrival)
 
     async def _fetch(
         self, node: Node, uid: int, claim: Callable[[Node], None], ticket: Ticket
@@ -255,14 +255,28 @@ class Gatherer:
         arrival.claim(node)
         return True
 
-    async def _from_group(self, node: Node, uid: int, claim: Callable[[Node], None]) -> None:
-        """Bring it in the usual way."""
+    async def _from_group(
+        self, node: Node, uid: int, claim: Callable[[Node], None], arrival: _Arrival | None
+    ) -> None:
+        """Bring it in the usual way; what came is good after all if the group names that version."""
         if node.status is None or node.stale or not node.valid:
             await self._validator.get_attr(node, uid)
             node = self._core.nodes.get(node.volume, node.fid)
         if node.status is None:
             raise CodaError(Code.EAGAIN, node.label)
+        if arrival is not None and await self._is_good(arrival, node):
+            return
         with self._core.cache.transaction():
             claim(node)
         if node.status.length <= SMALL or node.type is not ObjectType.FILE:
             await self._fetcher.fill(node, uid)
+
+    async def _is_good(self, arrival: _Arrival, node: Node) -> bool:
+        """Keep what came if the group, asked for this object alone, names its version; tell whether."""
+        if node is not arrival.node:
+            return False
+        await self._core.room(size=len(arrival.data), objects=0)
+        if node.edition != arrival.edition or node.ours or node.gone or node.container is not None:
+            return False
+        with self._core.cache.transaction():
+            return self._put(arrival)

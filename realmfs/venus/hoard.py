@@ -44,6 +44,10 @@ SETTLE = 5.0
 """Seconds from a server's coming up to the walk: others will come, too."""
 PAUSE = 60.0
 """Least seconds between walks that nobody asked for."""
+SURVEYS = 5
+"""How often it is surveyed what is missing, when something was called back since it was looked at."""
+NAMED = 5
+"""Objects missing after a walk that the log names."""
 TELL = 0.5
 """Seconds between two events of progress."""
 
@@ -160,19 +164,21 @@ class Hoard:
     async def walk(self) -> Outcome:
         """Bring everything hoarded; return when that is done, or stopped. Waits for a walk under way."""
         async with self._walking:
-            walk = await self._prepare(fetch=True)
+            walk, survey = await self._prepare(fetch=True), None
             with trio.CancelScope() as self._scope:
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._publish, walk.progress)
-                        await self._phases(walk)
+                        survey = await self._phases(walk)
                         nursery.cancel_scope.cancel()
                 finally:
                     self._scope = None
                     walk.progress.phase, walk.progress.ended = "done", trio.current_time()
                     self.last_walk = trio.current_time()
             complete = walk.settled
-            self.survey = survey = await self._surveyor.survey(self.contexts, walk.confirmed)
+            if survey is None:
+                survey = await self._surveyor.survey(self.contexts, walk.confirmed)
+            self.survey = survey
             progress = walk.progress
             self._core.events.publish(
                 HoardProgress("done", progress.percent, progress.files, progress.fetched)
@@ -196,7 +202,7 @@ class Hoard:
             size = node.status.length if node.status is not None else 0
             self._core.events.publish(HoardFetched(self._core.path(node), size))
 
-    async def _phases(self, walk: Walk) -> None:
+    async def _phases(self, walk: Walk) -> Survey:
         publish, objects = self._core.events.publish, self._core.cache.objects
         publish(HoardWalk("BeginStatusWalk", f"[{objects.count}] {self.census()}"))
         await walk.status()
@@ -204,7 +210,7 @@ class Hoard:
         publish(HoardWalk("BeginDataWalk", f"[{(walk.progress.bytes_left + 1023) // 1024}]"))
         await walk.data()
         await walk.again()
-        await walk.last_look()
+        survey = await self._conclude(walk)
         progress = walk.progress
         publish(
             HoardWalk(
@@ -214,7 +220,19 @@ class Hoard:
             )
         )
         await walk.stamp()
-        await walk.settle()
+        return survey
+
+    async def _conclude(self, walk: Walk) -> Survey:
+        """Survey what is here; look again at what was called back meanwhile."""
+        for _ in range(SURVEYS):
+            await walk.last_look()
+            await walk.settle()
+            survey = await self._surveyor.survey(self.contexts, walk.confirmed)
+            if not survey.suspects:
+                break
+        for lack in survey.lacks[:NAMED]:
+            log.info("%s is missing: %s", lack.path, lack.why)
+        return survey
 
     async def _publish(self, progress: Progress) -> None:
         while True:
@@ -244,9 +262,7 @@ class Hoard:
             walk = await self._prepare(fetch=False)
             await walk.status()
             await walk.again()
-            await walk.last_look()
-            await walk.settle()
-            self.survey = await self._surveyor.survey(self.contexts, walk.confirmed)
+            self.survey = await self._conclude(walk)
             return self.survey
 
     async def plan(self) -> Plan:

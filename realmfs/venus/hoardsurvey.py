@@ -56,6 +56,8 @@ class Survey:
     tallies: dict[int, Tally] = field(default_factory=dict)
     lacks: list[Lack] = field(default_factory=list)
     census: Census = field(default_factory=Census)
+    suspects: int = 0
+    """Of the lacks, those called back since they were looked at: perhaps not of the servers' version."""
 
     @property
     def ready(self) -> bool:
@@ -124,6 +126,8 @@ class Surveyor:
             tally.present += 1
             tally.present_bytes += size or 0
             return
+        looked = context.trouble or node.conflict or node.status is None
+        survey.suspects += not (looked or node.valid or confirmed)
         why = context.trouble or _why(node, self._binder.has_data(node))
         survey.lacks.append(
             Lack(self._core.path(node), context.priority, context.entry.id, MISSING, why, size)

@@ -47,8 +47,6 @@ AT_ONCE = 192
 LARGE_AT_ONCE = 2
 PAUSES = (3.0, 5.0, 10.0, 20.0)
 """Seconds before each further attempt at what got no answer."""
-PATIENT = 1
-"""Of these, how many are made when only promises are lacking."""
 LAST_LOOKS = 3
 """How often what was called back during the walk is looked at again."""
 SLICE = 100
@@ -136,9 +134,9 @@ class Walk:
         self._changed = trio.lowlevel.ParkingLot()
         self._hopeless: tuple[int, int] | None = None  # priority and size of what did not fit
         self._unanswered = False
-        self._unpromised = False
         self.confirmed: set[int] = set()
-        """Numbers of objects that are current, as all servers said during the walk, but promised by none."""
+        """Numbers of objects that are current, as servers said during the walk, though no promise holds."""
+        self._concluding = False
         self._seen = 0
         self.progress = Progress()
         self.settled = False
@@ -338,13 +336,15 @@ class Walk:
     async def _confirm(self, node: Node, uid: int) -> None:
         """Ask about what no promise covers, by itself: it may be current all the same. Raises CodaError.
 
-        The replicas of what was just written become equal a little later, so it is worth asking once more.
+        So is what one server has and others do not have yet, as the reference client leaves what it writes:
+        until its replicas are made equal, for which we ask (`resolve_later`), nobody promises anything of it.
         """
-        if node.valid or node.ours or node.ino == ROOT_INODE:
+        if node.ours or node.ino == ROOT_INODE:
             return
-        await self._means.validator.get_attr(node, uid)
-        self._unpromised = True
-        self.confirmed.add(node.ino)
+        if not node.valid and not node.current_since(self.progress.began):
+            await self._means.validator.get_attr(node, uid)
+        if self._concluding or not node.valid:
+            self.confirmed.add(node.ino)
 
     def _lacks(self, context: Context, node: Node) -> None:
         self._lacking.append(context)
@@ -404,22 +404,25 @@ class Walk:
 
         What they had promised before they came up again has to be asked for anew.
         """
-        for number, pause in enumerate(PAUSES):
-            troubled = self._unanswered or self._lost() != self._seen
-            if not troubled and (not self._unpromised or number >= PATIENT):
+        for pause in PAUSES:
+            if not self._unanswered and self._lost() == self._seen:
                 return
             volumes = {context.entry.volume for context in self._contexts.roots.values()}
             if not any(self._core.volumes.by_key(key).reachable for key in volumes):
                 return
             await trio.sleep(pause)
-            self._unanswered = self._unpromised = False
+            self._unanswered = False
             self.confirmed.clear()
             await self.status()
             if self._fetch:
                 await self.data()
 
     async def last_look(self) -> None:
-        """Check again what was called back since it was looked at: resolving replicas does that, too."""
+        """Check again what was called back since it was looked at: resolving replicas does that, too.
+
+        Each object at most once: what is called back then was current at the end of the walk all the same.
+        """
+        self._concluding = True
         for _ in range(LAST_LOOKS):
             for index, context in enumerate(self._contexts.each()):
                 if not index % SLICE:

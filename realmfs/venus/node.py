@@ -106,6 +106,7 @@ class Node:
         "readers",
         "replaced",
         "rights",
+        "said",
         "shows",
         "stale",
         "status",
@@ -134,6 +135,7 @@ class Node:
         self.version = 0  # raised when the contents change otherwise than through this kernel
         self.kernel_version = -1  # the version whose pages the kernel may hold
         self.promise: Promise | None = None
+        self.said: tuple[float, Promise] | None = None  # when servers last told of it but promised nothing
         self.breaks = 0
         self.edition = 0
         self.stale = (
@@ -205,6 +207,10 @@ class Node:
     def sample(self) -> Promise:
         """Return the counters to note before a call that may bring a promise."""
         return Promise(self.volume.lost, self.breaks)
+
+    def current_since(self, time: float) -> bool:
+        """Tell whether servers have told of it since then, without a promise, and called nothing back."""
+        return self.said is not None and self.said[0] >= time and self.said[1] == self.sample()
 
     @property
     def sha(self) -> bytes:

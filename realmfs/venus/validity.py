@@ -84,8 +84,9 @@ class Validator:
 
     async def _bring(self, node: Node, uid: int) -> None:
         self._core.nodes.touch(node)
+        began = trio.current_time()
         for _ in range(ROUNDS):
-            if self._is_usable(node, uid):
+            if self._is_usable(node, uid) or (node.current_since(began) and self._knows(node, uid)):
                 return
             if node.status is None:
                 await self._round(node, uid)
@@ -248,7 +249,7 @@ class Validator:
         if old is not None and not node.same_version(new.vv):
             if new.vv.compare(old.vv, ignore_inconsistent=True) is Order.SUBMITS:
                 self._older(node, new.vv)
-                node.promise = sample if answer.promised else None
+                self._promise(node, answer, sample)
                 return True
             node.edition += 1
             if filling:
@@ -261,8 +262,13 @@ class Validator:
         if sha:
             node.told = sha, new.vv
         self._know(node, uid, new)
-        node.promise = sample if answer.promised else None
+        self._promise(node, answer, sample)
         return True
+
+    @staticmethod
+    def _promise(node: Node, answer: Attributes, sample: Promise) -> None:
+        node.promise = sample if answer.promised else None
+        node.said = None if answer.promised else (trio.current_time(), sample)
 
     def _know(self, node: Node, uid: int, status: Status) -> None:
         node.stale = node.newer = False

@@ -19,7 +19,6 @@ from tests.interop.nodes import REALM, Place, seconds_until
 VOLUMES = {"alice": 1800, "solo": 1600, "pair": 1600}
 """Files in each volume: 5 000 in all."""
 PER_DIRECTORY = 100
-WALKS = 5
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def hoarder(rig: Rig, tmp_path: Path) -> Iterator[NodeMount]:
         yield mount
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(580)
 def test_a_tree_of_three_volumes_is_there_without_servers(
     rig: Rig, alice: Place, tree: str, source: Path, hoarder: NodeMount
 ) -> None:
@@ -82,23 +81,20 @@ def test_a_tree_of_three_volumes_is_there_without_servers(
 
 
 def _walk(mount: NodeMount) -> int:
-    """Walk until nothing is missing; return how many objects came.
+    """Walk once, after which nothing may be missing; return how many objects came.
 
-    More than once, since the servers go on making equal what the reference client has just written, and a
-    file whose version they change for that has to be fetched again.
+    The reference client leaves what it writes at one server of a group, to be made equal later: of such
+    files nobody promises anything, but what is newest is known.
     """
-    came = 0
-    for _ in range(WALKS):
-        walks = int(_status(mount)["walks"]) + 1
-        mount.command("hoard", "walk", "--background")
-        seconds_until(partial(_has_walked, mount, walks), 120.0)
-        status = _status(mount)
-        last = status["last"]
-        print(f"walked {last['files']} objects, {last['bytes']} bytes in {last['seconds']:.2f} s")
-        came += int(last["files"])
-        if status["ready"]:
-            return came
-    raise AssertionError(f"after {WALKS} walks {status['missing']} are missing: {status['reasons']}")
+    walks = int(_status(mount)["walks"]) + 1
+    mount.command("hoard", "walk", "--background")
+    seconds_until(partial(_has_walked, mount, walks), 180.0)
+    status = _status(mount)
+    last = status["last"]
+    print(f"walked {last['files']} objects, {last['bytes']} bytes in {last['seconds']:.2f} s")
+    assert status["ready"], f"{status['missing']} are missing: {status['reasons']}"
+    mount.command("hoard", "verify")  # exit status 0: one may go
+    return int(last["files"])
 
 
 def _has_walked(mount: NodeMount, walks: int) -> bool:

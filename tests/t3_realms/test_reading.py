@@ -56,6 +56,52 @@ async def test_incomparable_files_are_resolved_first(servers: World) -> None:
     assert (await (await servers.group()).get_attr(FILE, ANYUSER)).status.vv == vector(3, 3, 3, store=7)
 
 
+async def test_who_needs_a_resolution_does_not_wait_for_those_in_the_background(servers: World) -> None:
+    """A server locks the volume for each; the reference client leaves thousands behind that need one."""
+    group = await servers.group()
+    files = [Fid(VOLUME, 2 * number, number) for number in range(10, 210)]
+    for fid in files:
+        servers.put(fid, vector(2, 2, 2, store=5), slots=(0,))
+        servers.put(fid, vector(1, 1, 1), slots=(1, 2))
+    servers.put(DIRECTORY, vector(2, 1, 1, store=5), slots=(0,))
+
+    async def resolve(request: Resolve) -> Code:
+        await trio.sleep(0.5)
+        servers.put(request.fid, vector(3, 3, 3, store=7))
+        return Code.SUCCESS
+
+    servers.peers[0].on[Resolve] = resolve
+    for fid in files:
+        await group.get_attr(fid, ANYUSER)
+    start = trio.current_time()
+    assert (await group.get_attr(DIRECTORY, ANYUSER)).promised
+    assert trio.current_time() - start < 2.5
+    context = group.core.context
+    assert context.background("something else", trio.lowlevel.checkpoint), "there is room for others"
+    await trio.sleep(150)
+    assert sorted(resolves(servers)) == sorted([*files, DIRECTORY]), "each of them, once"
+    assert (await group.get_attr(files[-1], ANYUSER)).promised
+
+
+async def test_nobody_is_asked_to_resolve_when_all_are_away(servers: World) -> None:
+    group = await servers.group()
+
+    async def resolve(_: Resolve) -> Code:
+        await trio.sleep(5)
+        return Code.SUCCESS
+
+    servers.peers[0].on[Resolve] = resolve
+    files = [Fid(VOLUME, 2 * number, number) for number in range(10, 30)]
+    for fid in files:
+        servers.put(fid, vector(2, 2, 2, store=5), slots=(0,))
+        servers.put(fid, vector(1, 1, 1), slots=(1, 2))
+        await group.get_attr(fid, ANYUSER)
+    for host in HOSTS:
+        servers.stop_peer(host)
+    await trio.sleep(300)
+    assert len(resolves(servers)) <= 2, "one that was under way, and no more"
+
+
 async def test_a_conflict_is_a_conflict(servers: World) -> None:
     servers.put(FILE, vector(3, 2, 2, store=5), slots=(0,))
     servers.put(FILE, vector(2, 3, 2, store=6), slots=(1,))

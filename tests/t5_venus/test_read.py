@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from realmfs.cache.limits import Limits
 from realmfs.realms.lookup import Lookup, NoAnswerError
@@ -667,3 +668,24 @@ async def test_what_is_cached_is_served_while_servers_are_silent(
         start = trio.current_time()
         assert await a.read(f"{ROOT}/d/e/f") == b"x"
         assert trio.current_time() - start < 20
+
+
+async def test_a_link_brought_ahead_as_a_file(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Before its status comes nobody knows what it is; whoever reads the link meanwhile gets its text."""
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client()
+        await a.symlink(f"{ROOT}/link", b"the text")
+        await a.drained()
+        top = b.venus.core.nodes.by_number((await b.look(ROOT)).ino)
+        found = (await b.venus.fetcher.directory(top, ME.uid)).lookup(b"link")
+        assert found is not None
+        node = b.venus.core.nodes.get(top.volume, Fid(top.volume.id, *found))
+        assert node.status is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(b.venus.fetcher.ahead, node, ME.uid)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await b.venus.fetcher.link(node, ME.uid) == b"the text"
+        assert (node.content, node.container) == (None, None)
+        w.realm.counted()
+        assert await b.venus.readlink(ME, node.ino) == b"the text"
+        assert not w.realm.counted()
