@@ -130,7 +130,7 @@ class Daemon:
                     settings.socket,
                     venus,
                     facts,
-                    Logins(realms, cache),
+                    Logins(realms, cache, venus.logins.forget),
                     venus.events,
                     shared=settings.allow_other,
                     topics=topics(venus, settings.state_dir),

@@ -68,7 +68,9 @@ def methods() -> Mapping[str, Method]:
     """Return the table of all methods; what they work on is not touched."""
     nobody, caller = MagicMock(), Caller(0, 0, 0)
     common = common_methods(nobody, nobody, nobody)
-    return Session(nobody, nobody, Logins(nobody, nobody), caller, common, topics(nobody, ROOT)).methods
+    return Session(
+        nobody, nobody, Logins(nobody, nobody, nobody), caller, common, topics(nobody, ROOT)
+    ).methods
 
 
 def name_of(kind: object) -> str:

@@ -15,6 +15,7 @@ from realmfs.cache.durability import Durability
 from realmfs.cache.errors import CacheDamaged, Damage
 from realmfs.cache.hoard import HoardTable
 from realmfs.cache.home import Home, Reserve
+from realmfs.cache.identities import Identities
 from realmfs.cache.inodes import Inodes
 from realmfs.cache.limits import Limits
 from realmfs.cache.log import ModifyLog
@@ -96,6 +97,7 @@ class Cache:
     def _build(self) -> None:
         database, limits = self._database, self.limits
         self.realms = Realms(database)
+        self.identities = Identities(database)
         self.volumes = Volumes(database)
         self.inodes = Inodes(database, _NUMBERS_PER_OBJECT * limits.objects)
         self.directories = Directories(database)

@@ -168,4 +168,15 @@ CREATE TABLE writeback (             -- at most one row: when changes are sent, 
 );
 """
 
-STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK)
+IDENTITY = """
+CREATE TABLE identity (              -- whom servers took a local user for when he last had a token, until he
+                                     -- logs out: whose the rights are that are cached under his uid
+    id          INTEGER PRIMARY KEY, -- increasing
+    realm       INTEGER NOT NULL,    -- realm.id
+    uid         INTEGER NOT NULL,
+    vice_id     INTEGER NOT NULL,
+    UNIQUE (realm, uid)
+);
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK, IDENTITY)

@@ -7,7 +7,7 @@ end. Passwords and tokens go into no log and no error.
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from realmfs.cache.cache import Cache
@@ -43,9 +43,11 @@ _KINDS = {
 class Logins:
     """The tokens of all users, each shown to its owner."""
 
-    def __init__(self, realms: Realms, cache: Cache) -> None:
+    def __init__(self, realms: Realms, cache: Cache, forget: Callable[[str, int], None]) -> None:
+        """`forget` makes the cache manager forget who a user without a token was in a realm."""
         self._realms = realms
         self._cache = cache
+        self._forget = forget
 
     async def log_in(self, uid: int, params: messages.Login) -> messages.TokenInfo:
         """Exchange a password for a token, and hold it. Raises ControlError."""
@@ -112,7 +114,7 @@ class Logins:
         return messages.TokenFile(held.realm, format_token_file(held.token).decode("ascii"))
 
     async def log_out(self, uid: int, params: messages.Logout) -> list[messages.TokenInfo]:
-        """Forget a user's token in a realm, or in all; return what was forgotten."""
+        """Forget a user's token in a realm, or in all, and who he was; return what was forgotten."""
         own = [held for held in self._realms.tokens.all() if held.uid == uid]
         if params.realm is not None:
             own = [held for held in own if held.realm == fold(params.realm)]
@@ -125,6 +127,18 @@ class Logins:
             else:
                 realm.set_token(uid, None)
             log.info("uid %d is logged out of %s", uid, held.realm)
+        return gone + self._log_out_without_token(uid, params.realm)
+
+    def _log_out_without_token(self, uid: int, realm: str | None) -> list[messages.TokenInfo]:
+        """Forget who a user was before his token was lost, as in a restart."""
+        gone = []
+        for row in map(self._cache.realms.get, self._cache.identities.of_user(uid)):
+            if realm is None or row.name == fold(realm):
+                vice_id = self._cache.identities.get(row.id, uid) or 0
+                _, pending = self._waiting().get((row.name, uid), ("", 0))
+                gone.append(messages.TokenInfo(row.name, uid, "", vice_id, "missing", None, pending))
+                self._forget(row.name, uid)
+                log.info("uid %d, without a token, is logged out of %s", uid, row.name)
         return gone
 
     async def list_tokens(self, uid: int, params: messages.Tokens) -> list[messages.TokenInfo]:

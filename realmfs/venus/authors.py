@@ -5,9 +5,15 @@ A log is sent as its author, so records of two authors in one log would wait for
 volume belongs to whoever has changes waiting in it, until the servers have them. Another author, or the same
 uid under another identity, waits for his turn; when it does not come he is told EBUSY, and who holds the log.
 
-A uid whose token is gone (logged out, expired, restarted without it) is nobody in particular. If changes of
-his wait for a login, what he does now waits with them, under the same identity: it is never sent as anybody
-else, and work without a network does not stop because a token ended meanwhile.
+Under which identity a uid's change is logged:
+
+    he has a token, ended or not      that of the token
+    changes of his wait               theirs: what he does now waits with them, for the same login
+    none, servers are away            the last that he had and has not logged out of, over restarts too: his
+                                      rights of then count (access.py), and what they allowed is sent as him
+    none, servers are there           nobody's: it is what anybody may do
+
+So nothing is ever sent as anybody else, and work without a network does not stop because a token ended.
 
 A change begins only in a log of one's own, and a file is changed from its first write on. Its store is logged
 at the close in any case: what was written is not lost because somebody else got in between. (The sender cuts
@@ -39,9 +45,11 @@ class Authors:
         """Return under which identity a change by `caller` is logged now; "" is nobody."""
         own = self._volumes.identity(volume, caller.uid)
         owner = self._cache.log.owner(volume.key)
-        if own or owner is None or owner[0] != caller.uid:
+        if own:
             return own
-        return owner[1]
+        if owner is not None and owner[0] == caller.uid:
+            return owner[1]
+        return self._volumes.last_identity(volume, caller.uid) if volume.away else ""
 
     def is_turn(self, volume: VolumeState, caller: Caller) -> bool:
         """Tell whether `caller` may begin a change: the log is empty, or his."""

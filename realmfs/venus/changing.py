@@ -125,14 +125,14 @@ class SetOwner(SetAttribute):
         self.owner = owner
 
     def check(self) -> None:
-        """Refuse who is not the owner by his token: servers do, and the log would block.
+        """Refuse who is not the owner as whom it will be sent: servers do, and the log would block.
 
         See reintegration.md §2.3. An administrator, whom only servers know as one, is refused as well.
         """
         super().check()
         assert self.node.status is not None
         owner = f"{self.node.status.owner}@{self.node.volume.realm}"
-        if self.core.volumes.identity(self.node.volume, self.caller.uid) != owner:
+        if self.core.authors.identity(self.node.volume, self.caller) != owner:
             raise CodaError(Code.EPERM, "only the owner of an object can give it away")
 
     def apply(self) -> None:

@@ -1,6 +1,7 @@
 """What a login, a logout, a refused or an expiring token means for what is cached (client.md §4, auth.md §5).
 
-Rights are cached by local user, as servers told them to whoever he was then.
+Rights are cached by local user, as servers told them to whoever he was then; who that was is remembered with
+them, on the disk, for as long. So a start without a token finds rights that it knows the owner of.
 
     login, as the same            in doubt: asked again before they are used, but used all the same while
     refused, ended                servers are away, so that work without a network goes on
@@ -33,31 +34,54 @@ class Logins:
     def __init__(self, core: Core, reintegrator: Reintegrator) -> None:
         self._core = core
         self._reintegrator = reintegrator
-        self._identities: dict[tuple[str, int], str] = {}  # by realm and uid: as whom he was last here
         self._warned: dict[tuple[str, int], int] = {}  # by realm and uid: steps left when last announced
 
     def attach(self, realms: Realms) -> None:
         """Follow the tokens held for these realms."""
         realms.tokens.listener = self.changed
+        for held in realms.tokens.all():  # kept since the last run
+            self._remember(held)
 
     def changed(self, held: Held, news: News) -> None:
         """Take in that a user got or lost a token. Does not wait."""
         user = held.realm, held.uid
         self._warned.pop(user, None)
-        was = self._identities.pop(user, held.identity)
-        if news is not News.DROPPED:
-            self._identities[user] = held.identity
-        self._doubt(*user, forget=news is News.DROPPED or was != held.identity)
+        if news is News.DROPPED:
+            self.forget(*user)
+        else:
+            self._remember(held)
+            self._doubt(*user)
         self._core.events.publish(TokenNews(held.realm, held.uid, held.identity, news.value))
         self._reintegrator.wake_all()
 
-    def _doubt(self, realm: str, uid: int, *, forget: bool = False) -> None:
+    def forget(self, realm: str, uid: int) -> None:
+        """Forget who a user was and what he might do in a realm: he logs out, with a token or without."""
+        cache = self._core.cache
+        row = cache.realms.find(realm)
+        if row is None:
+            return
+        self._core.nodes.forget_rights(row.id, uid)
+        with cache.transaction():
+            cache.identities.forget(row.id, uid)
+        self._doubt(realm, uid)
+
+    def _remember(self, held: Held) -> None:
+        """Remember who a user is. Rights that are not known to be his are forgotten."""
+        cache = self._core.cache
+        if cache.damage is not None:
+            return
+        with cache.transaction():
+            realm = cache.realms.add(held.realm)
+            vice_id = held.token.clear.vice_id
+            if cache.identities.get(realm.id, held.uid) != vice_id:
+                self._core.nodes.forget_rights(realm.id, held.uid)
+                cache.identities.set(realm.id, held.uid, vice_id)
+
+    def _doubt(self, realm: str, uid: int) -> None:
         row = self._core.cache.realms.find(realm)
         if row is None:
             return
         self._core.nodes.doubt(row.id, uid)
-        if forget:
-            self._core.nodes.forget_rights(row.id, uid)
         for volume in self._core.volumes:
             if volume.realm == realm:
                 for node in volume.in_memory():

@@ -146,6 +146,11 @@ class Volumes:
         held = self._held(volume, uid)
         return "" if held is None else held.identity
 
+    def last_identity(self, volume: VolumeState, uid: int) -> str:
+        """Return whom servers took a user for when he last had a token, unless he logged out: `id@realm`."""
+        vice_id = self._cache.identities.get(volume.realm_id, uid)
+        return "" if vice_id is None else f"{vice_id}@{volume.realm}"
+
     def may_send(self, volume: VolumeState, uid: int, identity: str) -> bool:
         """Tell whether changes that a user made as `identity` can be sent now.
 

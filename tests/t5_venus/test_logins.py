@@ -223,3 +223,81 @@ async def test_the_end_of_a_token_is_announced(
             assert later[-1].endswith("has expired")
             await trio.sleep(3600)
             assert of_kind(watcher.waiting(), TokenEnds) == []
+
+
+async def test_who_one_was_is_known_after_a_restart_without_the_token(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """What is changed off line then waits for the login, even where servers would take it from anybody."""
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.mkdir(f"{ROOT}/public")
+        await a.drained()
+        door = Door(w)
+        door.log_in(a, "alice")
+        await a.write(f"{ROOT}/public/f", b"1")
+        await a.drained()
+        a.offline()
+        await a.restart()
+        await a.write(f"{ROOT}/public/f", b"2")
+        await a.write(f"{ROOT}/public/new", b"new")
+        await a.change(f"{ROOT}/public/new", mode=0o600)
+        assert (await a.look(f"{ROOT}/public/new")).uid == door.ids["alice"]
+        assert identities(a) == {f"{door.ids['alice']}@{REALM}"}
+        await a.restart()
+        a.online()
+        await until(lambda: waiting_for(a) == "tokens")
+        door.log_in(a, "bob")
+        await trio.sleep(300)
+        assert a.pending, "neither nobody's nor bob's"
+        door.log_in(a, "alice")
+        await a.drained()
+        b = await w.client()
+        assert [(await b.look(f"{ROOT}/public/{one}")).uid for one in ("f", "new")] == [door.ids["alice"]] * 2
+
+
+async def test_with_servers_in_reach_who_has_no_token_is_nobody(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.mkdir(f"{ROOT}/public")
+        await a.drained()
+        door = Door(w)
+        door.log_in(a, "alice")
+        await a.ls(f"{ROOT}/public")
+        await a.restart()
+        await a.ls(f"{ROOT}/public")
+        await a.write(f"{ROOT}/public/f", b"of nobody")
+        await a.drained()
+        assert (await (await w.client()).look(f"{ROOT}/public/f")).uid != door.ids["alice"]
+
+
+@pytest.mark.parametrize("how", ["log out", "log in as another"])
+async def test_rights_from_before_a_restart_end_with_who_had_them(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, how: str
+) -> None:
+    async with world(tmp_path, anyuser=READ_ONLY) as w:
+        door, a = Door(w), await w.client()
+        await a.look(ROOT)
+        door.log_in(a, "alice")
+        await a.write(f"{ROOT}/f", b"1")
+        await a.drained()
+        a.offline()
+        await a.restart()
+        await a.write(f"{ROOT}/f", b"2")
+        if how == "log out":
+            a.venus.logins.forget(REALM, ME.uid)
+        else:
+            door.log_in(a, "bob")
+        with refused(errno.EACCES):
+            await a.write(f"{ROOT}/f", b"3")
+        await a.restart()
+        with refused(errno.EACCES):
+            await a.write(f"{ROOT}/f", b"3")
+        assert identities(a) == {f"{door.ids['alice']}@{REALM}"}, "what she did waits for her"
+
+
+def identities(client: Client) -> set[str]:
+    """Return under which identities changes wait."""
+    return {entry.identity for key in client.cache.log.volumes() for entry in client.cache.log.entries(key)}

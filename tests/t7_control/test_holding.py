@@ -156,7 +156,7 @@ async def test_no_method_holds_the_loop_over_ten_thousand_rows(tmp_path: Path) -
             tmp_path / "s",
             venus,
             facts,
-            Logins(realms, cache),
+            Logins(realms, cache, venus.logins.forget),
             venus.events,
             methods=common_methods(venus, realms, cache),
             topics=topics(venus, tmp_path),

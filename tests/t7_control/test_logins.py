@@ -36,6 +36,7 @@ class Desk:
     realms: Realms
     cache: Cache
     store: ServerStore
+    forgotten: list[tuple[str, int]]
 
     def pend(self, uid: int, identity: str) -> None:
         """Have a change of a user wait."""
@@ -59,7 +60,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         endpoint = Endpoint(net.transport(("10.0.0.9", 0)))
         await nursery.start(endpoint.run)
         realms = Realms(endpoint, RealmSettings(realms_file=file), cast("Any", None))
-        yield Desk(Logins(realms, cache), realms, cache, store)
+        forgotten: list[tuple[str, int]] = []
+        logins = Logins(realms, cache, lambda realm, uid: forgotten.append((realm, uid)))
+        yield Desk(logins, realms, cache, store, forgotten)
         nursery.cancel_scope.cancel()
     cache.close()
     store.close()
@@ -128,6 +131,20 @@ async def test_changes_that_wait_for_a_login_are_named(tmp_path: Path) -> None:
         info = await here.logins.log_in(1000, ALICE)
         assert info.pending == 2
         assert (await here.logins.log_out(1000, messages.Logout()))[0].pending == 2
+
+
+async def test_who_has_lost_his_token_can_log_out(tmp_path: Path) -> None:
+    """As after a restart: what is remembered of him is forgotten, of others not."""
+    async with desk(tmp_path) as here:
+        here.pend(1000, f"501@{REALM}")
+        with here.cache.transaction():
+            realm = here.cache.realms.add(REALM).id
+            for uid in (1000, 1001):
+                here.cache.identities.set(realm, uid, 501)
+        assert await here.logins.log_out(1000, messages.Logout("other.test")) == []
+        (gone,) = await here.logins.log_out(1000, messages.Logout(REALM.upper()))
+        assert gone == messages.TokenInfo(REALM, 1000, "", 501, "missing", None, 1)
+        assert here.forgotten == [(REALM, 1000)]
 
 
 async def test_a_password_is_changed(tmp_path: Path) -> None:
