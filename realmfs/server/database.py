@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BUSY_MILLISECONDS = 5000
 
 
@@ -53,10 +53,14 @@ class Database:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             if create:
-                self._connection.executescript(_script("schema.sql") + _script("schema_group.sql"))
+                scripts = ("schema.sql", "schema_group.sql", "upgrade_3.sql")
+                self._connection.executescript("".join(map(_script, scripts)))
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 1:
-                found = self._upgrade()
+                self._upgrade_to_2()
+            if found in (1, 2):
+                self._connection.executescript(f"BEGIN IMMEDIATE;{_script('upgrade_3.sql')} COMMIT;")
+                found = SCHEMA_VERSION
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}") from error
         if found != SCHEMA_VERSION:
@@ -72,15 +76,14 @@ class Database:
         self._data_version = self._read_data_version()
         self._forget: list[Callable[[], None]] = []
 
-    def _upgrade(self) -> int:
-        """Bring a store of version 1 to the present; every volume gets its place in `location`."""
+    def _upgrade_to_2(self) -> None:
+        """Bring a store of version 1 to version 2; every volume gets its place in `location`."""
         locate = (
             "INSERT INTO location SELECT group_id, name, created, v.owner, v.acl, max_quota FROM volume "
             "JOIN vnode v ON v.volume = volume.id AND v.vnode = 1 AND v.uniq = 1;"
         )
         script = _script("upgrade_2.sql") + _script("schema_group.sql") + locate
         self._connection.executescript(f"BEGIN IMMEDIATE;{script} PRAGMA user_version = 2; COMMIT;")
-        return SCHEMA_VERSION
 
     def close(self) -> None:
         """Close the connection; the last one to close checkpoints the log."""

@@ -1,4 +1,4 @@
-"""The tables `stamp` and `tomb`: who put an entry where it is, and what was taken away (merge.py).
+"""The tables `stamp`, `tomb` (merge.py) and `past` (resolver.py): who put an entry where, what there was.
 
 Kept only for volumes with several replicas, and dropped as soon as every replica is known to have executed
 the removal: when the second phase of its batch names them all, or when a resolution has made them all equal.
@@ -6,10 +6,11 @@ the removal: when the second phase of its batch names them all, or when a resolu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from realmfs.server.database import Database
-from realmfs.server.views import UNSTAMPED, Stamp, Tomb
+from realmfs.server.views import MAX_PAST, NOWHERE, UNSTAMPED, Stamp, Tomb
 from realmfs.server.volumes import VERSIONS
 from realmfs.vice.types import Fid, StoreId, VersionVector
 
@@ -18,7 +19,7 @@ _OF = "volume = ? AND vnode = ? AND uniq = ?"
 
 
 class Elements:
-    """Stamps and tombs of a store's directories; fids are under the replica's id."""
+    """Stamps and tombs of a store's directories, pasts of its files; fids are under the replica's id."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,7 +41,12 @@ class Elements:
     def tombs(self, directory: Fid) -> tuple[Tomb, ...]:
         """Return what was taken away from a directory, be it gone itself."""
         rows = self._database.rows(f"SELECT * FROM tomb WHERE {_OF} ORDER BY name", *directory)
-        return tuple(_tomb(row) for row in rows)
+        return tuple(self._with_past(directory, _tomb(row)) for row in rows)
+
+    def _with_past(self, directory: Fid, tomb: Tomb) -> Tomb:
+        if tomb.to != NOWHERE or tomb.child[0] & 1:
+            return tomb
+        return dataclasses.replace(tomb, past=self.past(Fid(directory.volume, *tomb.child)))
 
     def enter(self, directory: Fid, stamps: Iterable[Stamp]) -> None:
         """Note who put entries there."""
@@ -59,6 +65,8 @@ class Elements:
         self._database.executemany(
             f"INSERT OR IGNORE INTO tomb VALUES ({_TOMB_HOLES})", [_row(directory, tomb) for tomb in found]
         )
+        for tomb in found:
+            self.note_past(Fid(directory.volume, *tomb.child), tomb.past)
 
     def replace(self, directory: Fid, stamps: Iterable[Stamp], tombs: Iterable[Tomb]) -> None:
         """Have just these stamps and tombs."""
@@ -66,6 +74,29 @@ class Elements:
         self._database.execute(f"DELETE FROM tomb WHERE {_OF}", tuple(directory))
         self.enter(directory, stamps)
         self.leave(directory, tombs)
+
+    def past(self, fid: Fid) -> tuple[StoreId, ...]:
+        """Return the store ids of versions that a file's present one, or its last, was made from."""
+        rows = self._database.rows(f"SELECT host, uniquifier FROM past WHERE {_OF} ORDER BY number", *fid)
+        return tuple(StoreId(*row) for row in rows)
+
+    def note_past(self, fid: Fid, versions: Iterable[StoreId]) -> None:
+        """Note versions that a file's present one was made from, the oldest first."""
+        found = [(*fid, *version) for version in versions if any(version)]
+        if not found:
+            return
+        self._database.executemany(
+            "INSERT OR IGNORE INTO past (volume, vnode, uniq, host, uniquifier) VALUES (?, ?, ?, ?, ?)", found
+        )
+        self._database.execute(
+            f"DELETE FROM past WHERE {_OF} AND number IN "
+            f"(SELECT number FROM past WHERE {_OF} ORDER BY number DESC LIMIT -1 OFFSET {MAX_PAST})",
+            (*fid, *fid),
+        )
+
+    def forget_past(self, fid: Fid) -> None:
+        """All replicas have the present version."""
+        self._database.execute(f"DELETE FROM past WHERE {_OF}", tuple(fid))
 
     def forget(self, directory: Fid, batch: StoreId | None = None) -> None:
         """Drop the tombs of a directory, or those of one batch: everybody has executed the removals.
@@ -76,14 +107,14 @@ class Elements:
         if batch is not None:
             condition, parameters = f"{_OF} AND batch_host = ? AND batch_unique = ?", (*directory, *batch)
         rows = self._database.rows(
-            "SELECT child_vnode, child_unique FROM tomb "
-            f"WHERE {condition} AND to_vnode = 0 AND child_vnode & 1",
-            *parameters,
+            f"SELECT child_vnode, child_unique FROM tomb WHERE {condition} AND to_vnode = 0", *parameters
         )
         self._database.execute(f"DELETE FROM tomb WHERE {condition}", parameters)
         for vnode, unique in rows:
             below = Fid(directory.volume, vnode, unique)
-            if below != directory:
+            if not below.is_directory:
+                self.forget_past(below)
+            elif below != directory:
                 self.forget(below)
 
 

@@ -113,7 +113,8 @@ def maximum(vectors: Iterable[VersionVector]) -> VersionVector:
 def covers(tomb: Tomb, row: ObjectView) -> bool:
     """Whether what was removed was at least as new as this replica of it."""
     order = row.vv.compare(tomb.vv)
-    return row.is_shell or row.vv.store_id == tomb.vv.store_id or order in (Order.EQUAL, Order.SUBMITS)
+    known = {tomb.vv.store_id, *tomb.past}
+    return row.is_shell or row.vv.store_id in known or order in (Order.EQUAL, Order.SUBMITS)
 
 
 class _Merge:
@@ -334,7 +335,7 @@ class _Merge:
 
     def _all_tombs(self, node: Node) -> tuple[Tomb, ...]:
         """Return the tombs of all replicas, of each element one."""
-        buried = [min(tombs, key=tomb_order) for key, tombs in self._tombs.items() if key[0] == node]
+        buried = [_one(tombs) for key, tombs in self._tombs.items() if key[0] == node]
         return tuple(sorted(buried, key=lambda tomb: (tomb.name, tomb.child, tomb.stamp)))
 
     def _with_version(
@@ -407,6 +408,11 @@ def _value(name: bytes, view: DirectoryView) -> object:
 def _age(stamped: tuple[StoreId, DirectoryView]) -> tuple[int, StoreId]:
     stamp, view = stamped
     return (view.row.mtime if view.row is not None else 0, stamp)
+
+
+def _one(tombs: list[Tomb]) -> Tomb:
+    past = {version for tomb in tombs for version in tomb.past}
+    return dataclasses.replace(min(tombs, key=tomb_order), past=tuple(sorted(past)))
 
 
 def tomb_order(tomb: Tomb) -> tuple[object, ...]:

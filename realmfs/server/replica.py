@@ -28,20 +28,20 @@ from realmfs.server.vnodes import Vnode
 from realmfs.server.volumes import Volume
 from realmfs.vice.directory import PAGE, Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, ObjectType, VersionVector
+from realmfs.vice.types import Fid, ObjectType, StoreId, VersionVector
 
 _DEEPEST = 4096
 
 Fetch = Callable[[Sink], Awaitable[None]]
 
 
-def view_of(vnode: Vnode) -> ObjectView:
+def _view_of(vnode: Vnode, past: tuple[StoreId, ...]) -> ObjectView:
     """Return an object's status in the form that servers exchange."""
     return ObjectView(
         node=vnode.fid[1:], type=vnode.type, links=vnode.links, length=vnode.length,
         data_version=vnode.data_version, vv=vnode.vv, mtime=vnode.mtime, author=vnode.author,
         owner=vnode.owner, mode=vnode.mode, parent=vnode.parent, target=vnode.target or b"",
-        sha=vnode.sha or b"",
+        sha=vnode.sha or b"", past=past,
     )  # fmt: skip
 
 
@@ -60,8 +60,11 @@ class LocalReplica:
         found = (self._find(node) for node in objects)
         return Views(
             directories=tuple(self._directory(node) for node in directories),
-            objects=tuple(view_of(vnode) for vnode in found if vnode is not None),
+            objects=tuple(self._view(vnode) for vnode in found if vnode is not None),
         )
+
+    def _view(self, vnode: Vnode) -> ObjectView:
+        return _view_of(vnode, () if vnode.is_directory else self._store.elements.past(vnode.fid))
 
     def _fid(self, node: Node) -> Fid:
         return Fid(self.volume.id, *node)
@@ -75,7 +78,7 @@ class LocalReplica:
         if vnode is None or not vnode.is_directory:
             return DirectoryView(node=node, tombs=tombs)
         return DirectoryView(
-            node=node, rows=(view_of(vnode),), acl=vnode.acl.pack() if vnode.acl is not None else b"",
+            node=node, rows=(self._view(vnode),), acl=vnode.acl.pack() if vnode.acl is not None else b"",
             image=self._store.vnodes.image(fid), stamps=stamps, tombs=tombs, above=self._above(vnode),
         )  # fmt: skip
 
@@ -149,6 +152,7 @@ class LocalReplica:
             vnode.data_version += 1
             with self._store.transaction():
                 self._store.vnodes.write([vnode])
+                self._store.elements.note_past(vnode.fid, row.past)
                 self._store.volumes.settle(self.volume.id, 1, vnode.blocks - blocks)
             await self._store.database.durable()
         return [old] if old is not None else []
@@ -208,6 +212,7 @@ class _Writer:
                 vnode.length, vnode.data_version = contents.length, vnode.data_version + 1
                 self._store.vnodes.write_pages(fid, contents.take_dirty())
             vnode.links, vnode.parent, vnode.vv = row.links, row.parent, row.vv
+        self._store.elements.note_past(fid, row.past)
         self._write(vnode)
 
     def remove(self, node: Node) -> None:

@@ -9,7 +9,10 @@ two members' parts leaves them unequal in a way that the next resolution, by who
 
 A file or symbolic link has no parts, so there is nothing to merge: whoever has a version above all the others
 wins, the same last update under different counters is the same version, equal contents are no conflict, and
-everything else is one. Missing replicas are made by resolving the directories that name them.
+everything else is one. Vectors do not tell all: a server that executed an update and died before it could
+answer has counted what nobody else knows of, and the next update goes to the others. So each replica
+remembers the store ids of the versions that its own was made from (`past`); who has one of those is behind.
+Missing replicas are made by resolving the directories that name them.
 """
 
 from __future__ import annotations
@@ -280,7 +283,7 @@ class _Resolution:
             if row.vv == best.vv and not row.is_shell:
                 return
             if member.place.slot in sources:
-                changed = Change(row=dataclasses.replace(row, vv=best.vv))
+                changed = Change(row=dataclasses.replace(row, vv=best.vv, past=best.past))
                 await member.install(Plan(guards=(guard,), objects=(changed,)))
             else:
                 await member.take(guard, best, source.place.server, version)
@@ -299,11 +302,21 @@ def _best(rows: list[ObjectView]) -> ObjectView | None:
     for row in (one for one in whole if not one.vv.inconsistent):
         others = [other for other in rows if other.vv.inconsistent or not same_contents(row, other)]
         others = [other for other in others if other.vv.inconsistent or not other.is_shell]
-        if all(row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES for other in others):
+        if all(_is_above(row, other) for other in others):
             same = [other for other in whole if other not in others]
             base = max(_latest(same), key=lambda other: other.vv.store_id)
-            return dataclasses.replace(base, vv=VersionVector(top.versions, base.vv.store_id))
+            past = dict.fromkeys(version for one in rows for version in (*one.past, one.vv.store_id))
+            past.pop(base.vv.store_id, None)
+            return dataclasses.replace(
+                base, vv=VersionVector(top.versions, base.vv.store_id), past=tuple(past)
+            )
     return None
+
+
+def _is_above(row: ObjectView, other: ObjectView) -> bool:
+    """Whether a version is later than another: by its vector, or because it was made from it."""
+    made_from_it = other.vv.store_id in row.past and not other.vv.inconsistent
+    return made_from_it or row.vv.compare(other.vv, ignore_inconsistent=True) is Order.DOMINATES
 
 
 def _latest(rows: list[ObjectView]) -> list[ObjectView]:
@@ -311,11 +324,7 @@ def _latest(rows: list[ObjectView]) -> list[ObjectView]:
 
     (Of several the one with the greatest store id is taken: of one client's, that is the last.)
     """
-    return [
-        row
-        for row in rows
-        if not any(other.vv.compare(row.vv, ignore_inconsistent=True) is Order.DOMINATES for other in rows)
-    ]
+    return [row for row in rows if not any(_is_above(other, row) for other in rows)] or rows
 
 
 def same_contents(one: ObjectView, other: ObjectView) -> bool:

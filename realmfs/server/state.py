@@ -198,3 +198,4 @@ class ServerState:
                     self.store.volumes.raise_versions(volume.id, others)
                     if len(slots) == self.store.volumes.replicas(volume):
                         self.store.elements.forget(vnode.fid, store_id)
+                        self.store.elements.forget_past(vnode.fid)

@@ -52,6 +52,12 @@ def nested(kind: type[Any]) -> Codec[Any]:
 NODE: Final[Codec[Node]] = Codec(_pack_node, lambda unpacker: (unpacker.u32(), unpacker.u32()), NOWHERE)
 Nodes = Annotated[tuple[Node, ...], array(NODE, MAX_MANY)]
 Blob = Annotated[bytes, counted(4096)]
+MAX_PAST: Final = 1000
+"""Most versions that are remembered of an object; more follow one another only while a server is away."""
+STORE_ID: Final[Codec[StoreId]] = Codec(
+    _pack_node, lambda unpacker: StoreId(unpacker.u32(), unpacker.u32()), StoreId(0, 0)
+)
+Past = Annotated[tuple[StoreId, ...], array(STORE_ID, 4 * MAX_PAST)]
 
 
 class Bulk(Message):
@@ -85,6 +91,8 @@ class ObjectView(Message):
     parent: Annotated[Node, NODE]
     target: Blob = b""
     sha: Blob = b""
+    past: Past = ()
+    """Of a file: versions that this one was made from, since all replicas were last equal."""
 
     @property
     def is_directory(self) -> bool:
@@ -113,6 +121,8 @@ class Tomb(Message):
     """The directory that the child was moved to; NOWHERE if it lost a name."""
     vv: VersionVector = VersionVector()  # immutable
     """The child's, as it was then."""
+    past: Past = ()
+    """Of a file that was removed: versions that the last one was made from."""
 
 
 @message

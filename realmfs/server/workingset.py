@@ -216,6 +216,7 @@ class WorkingSet:
             if store.database.generation != self._generation:
                 raise CodaError(Code.EWOULDBLOCK, "the store was changed by an administrator meanwhile")
             changed = [vnode for fid in self._changed if (vnode := self._vnodes[fid]) is not None]
+            self._note_past(store)
             for vnode in changed:
                 vnode.vv = self._final_vector(vnode)
             store.vnodes.remove(fid for fid in self._removed if fid not in self._created)
@@ -251,6 +252,13 @@ class WorkingSet:
         base = self.bases.get(vnode.fid, base)
         raised = base.raised([self.volume.slot]).with_store_id(self._changed[vnode.fid])
         return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
+
+    def _note_past(self, store: ServerStore) -> None:
+        """Note of which versions the changed or removed files were made."""
+        if self._noted:
+            for fid in (*self._changed, *self._removed):
+                if not fid.is_directory and (stored := store.vnodes.find(fid)) is not None:
+                    store.elements.note_past(fid, [stored.vv.store_id])
 
     def _note_elements(self, store: ServerStore) -> None:
         for directory, tomb in self._tombs:

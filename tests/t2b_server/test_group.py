@@ -160,6 +160,46 @@ async def test_of_equal_contents_the_latest_store_id_stays(tmp_path: Path, autoj
         assert (await ann.status_at(2, fid)).vv.store_id == last.store_id
 
 
+@pytest.mark.parametrize("removed", [False, True])
+async def test_who_died_before_it_could_answer_is_behind_and_in_no_conflict(
+    tmp_path: Path, autojump_clock: Clock, removed: bool
+) -> None:
+    """It has counted an update that the client did not hear of; the next one went to the others."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"", EVERYBODY)
+        ann.data[fid] = b"first"
+        await ann.update([ann.store(fid, 5)], EVERYBODY, cop2=False)
+        await ann.cop2((2, 3))
+        await servers.stop(1)
+        await ann.write(fid, b"second", (2, 3))
+        if removed:
+            await ann.update([ann.remove(b"name", fid)], (2, 3))
+        await servers.start(1, nursery)
+        await trio.sleep(60)
+        await servers.settled()
+        servers.assert_equal()
+        assert not servers.conflicts(1)
+        assert servers.names(1) == ([] if removed else [b"name"])
+        assert removed or servers.data(1, fid) == b"second"
+
+
+async def test_the_past_of_a_file_is_forgotten_when_all_have_it(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"", EVERYBODY)
+        here = fid.in_volume(servers.volume(2).id)
+        await ann.write(fid, b"first", (2, 3))
+        await ann.write(fid, b"second", (2, 3))
+        assert len(servers.stores[2].elements.past(here)) == 2
+        await ann.resolve(2, fid)
+        await ann.write(fid, b"third", EVERYBODY)
+        for number in EVERYBODY:
+            assert not servers.stores[number].elements.past(fid.in_volume(servers.volume(number).id))
+
+
 @conflicts
 async def test_a_file_removed_here_and_written_there_is_a_conflict(
     tmp_path: Path, autojump_clock: Clock

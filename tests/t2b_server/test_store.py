@@ -24,7 +24,7 @@ from realmfs.server.store import ServerStore
 from realmfs.vice import calls, log
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import Code
-from realmfs.vice.types import Fid, ObjectType
+from realmfs.vice.types import Fid, ObjectType, StoreId
 from tests.seeds import first_seed
 from tests.t2b_server.harness import ALL, Client, dump, serving
 
@@ -213,6 +213,16 @@ def test_who_may_open_a_store(tmp_path: Path) -> None:
     (tmp_path / "data/store.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError):
         ServerStore.open(tmp_path / "data")
+
+
+def test_a_store_of_version_2_is_brought_up(tmp_path: Path) -> None:
+    ServerStore.create(tmp_path / "data", "test.realm", "127.0.0.1").close()
+    with sqlite3.connect(tmp_path / "data/store.db") as database:
+        database.executescript("DROP TABLE past; PRAGMA user_version = 2;")
+    with ServerStore.open(tmp_path / "data") as store:
+        fid = Fid(1, 2, 3)
+        store.elements.note_past(fid, [StoreId(1, 1), StoreId(1, 2), StoreId(1, 1)])
+        assert store.elements.past(fid) == (StoreId(1, 1), StoreId(1, 2))
 
 
 # crashes
