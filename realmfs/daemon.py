@@ -23,10 +23,12 @@ from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheError
 from realmfs.cache.limits import Limits
 from realmfs.control.controlfiles import with_control_files
+from realmfs.control.eventsocket import EventSocket
 from realmfs.control.facts import DaemonFacts
 from realmfs.control.habits import Habits
+from realmfs.control.listening import SocketError
 from realmfs.control.logins import Logins
-from realmfs.control.server import ControlServer, SocketError
+from realmfs.control.server import ControlServer
 from realmfs.control.table import common_methods, topics
 from realmfs.fuse.mountpoint import MountError, obstacle
 from realmfs.host import network
@@ -137,6 +139,7 @@ class Daemon:
                     methods=common_methods(venus, realms, cache),
                 )
                 await above.start(control.run)
+                await above.start(EventSocket(settings.event_socket, venus.events, venus.volume_states).run)
                 above.start_soon(conditions.run)
                 if settings.notices:
                     above.start_soon(Notices(cache, realms, venus, Desktop()).run)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import trio
 
 from realmfs.control.contents import Passed
+from realmfs.control.listening import CREDENTIALS, listen, peer_of
 from realmfs.control.protocol import (
     DESCRIPTORS,
     HELLO,
@@ -45,14 +46,8 @@ log = logging.getLogger(__name__)
 _CONNECTIONS = 64
 _AT_ONCE = 16
 _TAKE_WITHIN = 30.0
-_PATH_LIMIT = 107  # struct sockaddr_un
 _WITHOUT_HELLO = frozenset({HELLO, "daemon.stop"})
-_CREDENTIALS = struct.Struct("3i")
-_SIGNATURE = socket.CMSG_SPACE(_CREDENTIALS.size)
-
-
-class SocketError(Exception):
-    """The control socket cannot be made; the text says what to do."""
+_SIGNATURE = socket.CMSG_SPACE(CREDENTIALS.size)
 
 
 class Event(Protocol):
@@ -106,7 +101,8 @@ class ControlServer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; removes the socket in the end. Raises SocketError."""
-        listener = self._listen()
+        mode = 0o666 if self._shared else 0o600
+        listener = listen(self._path, "the control socket", "--socket", mode=mode)
         try:
             async with trio.open_nursery() as nursery:
                 task_status.started()
@@ -114,45 +110,11 @@ class ControlServer:
         finally:
             self._path.unlink(missing_ok=True)
 
-    def _listen(self) -> trio.SocketListener:
-        if len(os.fsencode(self._path)) > _PATH_LIMIT:
-            raise SocketError(
-                f"the path of the control socket is too long ({self._path}). Name a shorter one with --socket"
-            )
-        self._remove_dead()
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Here, so that accepted ones inherit it: what was sent before the accept is signed, too.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            listening.bind(str(self._path))
-            self._path.chmod(0o666 if self._shared else 0o600)
-            listening.listen(_CONNECTIONS)
-        except OSError as error:
-            listening.close()
-            raise SocketError(f"the control socket {self._path} cannot be made: {error.strerror}") from None
-        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-
-    def _remove_dead(self) -> None:
-        """A socket file that nobody listens on was left by a daemon that was killed."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(self._path))
-            except FileNotFoundError:
-                return
-            except OSError:
-                self._path.unlink(missing_ok=True)
-                return
-        raise SocketError(
-            f"a daemon already listens on {self._path}. Stop it (realmfs unmount), or name another --socket"
-        )
-
     async def _welcome(self, stream: trio.SocketStream) -> None:
         """Serve one connection; no fault of it reaches the others."""
         self._count += 1
         try:
-            pid, uid, gid = _CREDENTIALS.unpack(
-                stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
+            pid, uid, gid = peer_of(stream)
             if self._count > _CONNECTIONS or (not self._shared and uid not in (0, os.geteuid())):
                 log.warning("refused a connection of uid %d to the control socket", uid)
                 return
@@ -220,7 +182,7 @@ class Conversation:
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         senders = {
-            _CREDENTIALS.unpack(content)[1]
+            CREDENTIALS.unpack(content)[1]
             for level, kind, content in signatures
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS
         }

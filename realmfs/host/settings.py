@@ -140,6 +140,7 @@ KEYS = (
     Key("notices", _flag, "tell on the desktop of conflicts, logins that end and changes that stay", "true"),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
     Key("socket", _path, "control socket", "in the platform's runtime directory"),
+    Key("event_socket", _path, "socket for the reference's codacon", "`control.events` beside `socket`"),
     Key("log_file", _path, "log", "in the state directory"),
     Key("log_level", _level, "what is logged: debug, info, warning or error", "info"),
 )
@@ -174,6 +175,7 @@ class Settings:
     notices: bool
     patience: float
     socket: Path
+    event_socket: Path
     log_file: Path
     log_level: str
     default_mount_point: bool
@@ -246,6 +248,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
             key = _BY_NAME[name]
             values[name] = read_value(name, value, key.flag)
     state = values.get("state_dir", paths.state)
+    socket = values.get("socket", paths.runtime / "control.sock")
     return Settings(
         mount_point=values.get("mount_point", paths.mount),
         cache_dir=values.get("cache_dir", paths.cache),
@@ -263,7 +266,8 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         token_store=values.get("token_store", "files"),
         notices=values.get("notices", True),
         patience=values.get("patience", 10.0),
-        socket=values.get("socket", paths.runtime / "control.sock"),
+        socket=socket,
+        event_socket=values.get("event_socket", socket.with_suffix(".events")),
         log_file=values.get("log_file", state / "realmfs.log"),
         log_level=values.get("log_level", "info"),
         default_mount_point="mount_point" not in values,

@@ -14,6 +14,8 @@ from typing import ClassVar
 import trio
 
 LINE_LIMIT = 255
+_FLAGS = {"tokens": "unauth", "a decision": "conflict"}
+"""What records wait for, in the reference's words; that servers are away says the state already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class Reintegrating(Event):
 
 @dataclass(frozen=True, slots=True)
 class VolumeChanged(Event):
-    """A volume's state (reachable, unreachable, resolving), how many records wait, and why they wait."""
+    """A volume's state (reachable, unreachable, resolving), how many records wait, and what for (`flags`)."""
 
     kind: ClassVar[str] = "volstate"
     volume: str
@@ -178,7 +180,8 @@ class VolumeChanged(Event):
 
     def text(self) -> str:
         """`volume@realm reachable 3 unauth`."""
-        return " ".join((f"{self.volume}@{self.realm} {self.state} {self.records}", *self.flags))
+        flags = (_FLAGS[flag] for flag in self.flags if flag in _FLAGS)
+        return " ".join((f"{self.volume}@{self.realm} {self.state} {self.records}", *flags))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,5 +31,10 @@ class States:
         if state is volume.state_told:
             return
         volume.state_told = state
-        flags = (volume.waiting_for,) if volume.waiting_for else ()
-        self._events.publish(VolumeChanged(volume.name, volume.realm, state.value, records, flags))
+        self._events.publish(state_of(volume, records))
+
+
+def state_of(volume: VolumeState, records: int) -> VolumeChanged:
+    """Return the state of a volume with so many records as an event."""
+    flags = (volume.waiting_for,) if volume.waiting_for else ()
+    return VolumeChanged(volume.name, volume.realm, volume.state.value, records, flags)

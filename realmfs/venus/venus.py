@@ -34,7 +34,14 @@ from realmfs.venus.commit import Committer
 from realmfs.venus.copies import Copies
 from realmfs.venus.core import Core
 from realmfs.venus.discard import Discarder
-from realmfs.venus.events import BackFetch, CallbackBroken, EventStream, ServerChanged, ServerMoved
+from realmfs.venus.events import (
+    BackFetch,
+    CallbackBroken,
+    EventStream,
+    ServerChanged,
+    ServerMoved,
+    VolumeChanged,
+)
 from realmfs.venus.face import Attr, Caller, Changes, Entry, KernelNotifier, Opened, Space
 from realmfs.venus.fetch import Fetcher
 from realmfs.venus.fids import Fids
@@ -54,7 +61,7 @@ from realmfs.venus.repairs import Repairer
 from realmfs.venus.resolve import Resolver
 from realmfs.venus.settings import VenusSettings
 from realmfs.venus.settle import Settler
-from realmfs.venus.states import States
+from realmfs.venus.states import States, state_of
 from realmfs.venus.validity import Validator
 from realmfs.venus.versions import Versions
 from realmfs.venus.volume import VolumeState
@@ -207,6 +214,11 @@ class Venus:
     def server_moved(self, server: Server, address: tuple[str, int]) -> None:
         """Tell people: what is promised and cached is looked after when its volumes are found there."""
         self.events.publish(ServerMoved(str(server), f"{address[0]}:{address[1]}"))
+
+    def volume_states(self) -> list[VolumeChanged]:
+        """Return the state of each volume as the event that told it."""
+        volumes = [volume for volume in self.core.volumes if volume.key]
+        return [state_of(volume, self.cache.log.summary(volume.key).records) for volume in volumes]
 
     def callbacks_held(self, server: Server) -> int:
         """Return for how many objects and volumes in memory the server has promised to call back."""

@@ -1,5 +1,6 @@
-"""The reference's own, unmodified tools on our mount: cfs, hoard, clog, ctokens, cunlog."""
+"""The reference's own, unmodified tools on our mount: cfs, hoard, clog, ctokens, cunlog, codacon."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,15 @@ TOP = f"/coda/{REALM}"
 
 
 @pytest.fixture(scope="module")
-def here(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where our daemon keeps everything, its sockets in `realmfs`."""
+    return tmp_path_factory.mktemp("habits")
+
+
+@pytest.fixture(scope="module")
+def here(rig: Rig, files: Path) -> Iterator[Place]:
     """Our mount where the tools look for it."""
-    with mounted(rig, Path("/coda"), tmp_path_factory.mktemp("habits")):
+    with mounted(rig, Path("/coda"), files):
         place = Place(rig, OUR_NODE, TOP)
         place.names()
         yield place
@@ -81,3 +88,22 @@ def test_hoard(here: Place) -> None:
     assert name.rsplit("/", 1)[1] not in on_terminal(here, "hoard list")
     seconds_until(lambda: "All servers up" in here.run("cfs", "cs"), 20)
     here.run("rm", "-r", name)
+
+
+def test_codacon(here: Place, files: Path) -> None:
+    """It shows what we do, finds us by the socket in its venus.conf, and is there again after a restart."""
+    (files / "venus.conf").write_text(f'marinersocket="{files / "realmfs" / "control.events"}"\n')
+    shown = files / "codacon.log"
+    here.run("sh", "-c", f"CODACONFPATH={files} timeout 60 codacon > {shown} 2>&1 &")
+    name = f"public/c{secrets.token_hex(4)}"
+
+    def said() -> bool:
+        here.run("sh", "-c", f"echo text >> {name}")
+        here.run("cfs", "forcereintegrate", "public")
+        return "Reintegrate" in shown.read_text()
+
+    seconds_until(said, 30)
+    here.run("rm", name)
+    lines = shown.read_text().splitlines()
+    assert all(re.search(r" \( \d\d:\d\d:\d\d \)$", line) for line in lines), lines
+    assert not any("::" in line.split(" ")[0] for line in lines), "it takes the kind away"

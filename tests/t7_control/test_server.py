@@ -13,8 +13,9 @@ import trio
 from realmfs import __version__
 from realmfs.control import server
 from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.listening import SocketError
 from realmfs.control.protocol import LINE_LIMIT, VERSION, ControlError, Kind, Request, other_version
-from realmfs.control.server import ControlServer, SocketError
+from realmfs.control.server import ControlServer
 from realmfs.control.service import Session
 from realmfs.venus.face import Caller
 from tests.memoryfs import MemoryFiles
