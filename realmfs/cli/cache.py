@@ -6,6 +6,7 @@ import click
 
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
+from realmfs.cli.progress import fetching
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.words import printable, size
@@ -87,9 +88,10 @@ def flush(client: Client, paths: tuple[str, ...], everything: bool, force: bool)
 def fetch(client: Client, paths: tuple[str, ...], recursive: bool, as_json: bool) -> None:
     """Bring PATHs into the cache now, without hoarding them."""
     client.be_patient()
-    answers = [
-        client.call("cache.fetch", path=tree_path(client, path), recursive=recursive) for path in paths
-    ]
+    with fetching(client, "fetching"):
+        answers = [
+            client.call("cache.fetch", path=tree_path(client, path), recursive=recursive) for path in paths
+        ]
     if as_json:
         print_json(answers)
     problems = [problem for answer in answers for problem in answer["problems"]]

@@ -8,6 +8,7 @@ import click
 
 from realmfs.cli.daemon import json_option, with_daemon
 from realmfs.cli.failure import Exit
+from realmfs.cli.progress import Bar, sending
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.words import age, printable, size
@@ -51,7 +52,9 @@ def send(client: Client, volume: str | None, retry: bool, within: float, as_json
     If any are left, tells why; the exit status is then 4 without servers, 5 without a login, 6 if servers
     have refused them, else 1.
     """
-    left = client.call("changes.send", volume=volume, retry=retry, within=within)
+    client.be_patient()
+    with sending(client, "sending changes"):
+        left = client.call("changes.send", volume=volume, retry=retry, within=within)
     if as_json:
         print_json(left)
     elif not left:
@@ -102,7 +105,9 @@ def show(client: Client, volume: str | None, as_json: bool) -> None:
 @with_daemon
 def export(client: Client, file: Path, volume: str | None, as_json: bool) -> None:
     """Copy them to the new FILE, a tar archive with all contents. They go on waiting."""
-    result = client.call("changes.export", file=os.path.abspath(file), volume=volume)
+    client.be_patient()
+    with Bar("writing the archive"):
+        result = client.call("changes.export", file=os.path.abspath(file), volume=volume)
     if as_json:
         print_json(result)
     elif result["file"] is None:
@@ -117,7 +122,9 @@ def export(client: Client, file: Path, volume: str | None, as_json: bool) -> Non
 @with_daemon
 def import_changes(client: Client, file: Path, as_json: bool) -> None:
     """Make the changes in FILE again, as they were exported. Exits 1 if some cannot be made."""
-    result = client.call("changes.import", file=os.path.abspath(file))
+    client.be_patient()
+    with Bar("making the changes again"):
+        result = client.call("changes.import", file=os.path.abspath(file))
     if as_json:
         print_json(result)
     else:
@@ -146,9 +153,11 @@ def discard(
         raise click.UsageError("say NUMBERs, --volume or --all")
     if not yes:
         click.confirm("Give these changes up?", abort=True)
-    results = [client.call("changes.discard", sequence=number) for number in numbers]
-    if not numbers:
-        results = [client.call("changes.discard", volume=volume)]
+    client.be_patient()
+    with sending(client, "giving changes up"):
+        results = [client.call("changes.discard", sequence=number) for number in numbers]
+        if not numbers:
+            results = [client.call("changes.discard", volume=volume)]
     if as_json:
         print_json(results)
         return

@@ -23,5 +23,5 @@ def command(client: Client, path: str, local: Path) -> None:
     if found["type"] != "file":
         raise Failure(f"{path} is a {found['type']}. Copy its files one by one, or use the mount")
     target = local / source.rstrip("/").rpartition("/")[2] if local.is_dir() else local
-    done = fetch_to(client, source, os.fspath(target), found["mode"] & 0o777)
+    done = fetch_to(client, source, os.fspath(target), found["mode"] & 0o777, found["size"])
     click.echo(f"{target}: {size(done)}", err=True)

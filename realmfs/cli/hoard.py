@@ -11,6 +11,7 @@ from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.hoardfile import carry_out, entries_of, entry_line, lines_of
 from realmfs.cli.hoardlearn import learn
+from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.words import printable, size
@@ -156,7 +157,8 @@ def status(client: Client, as_json: bool) -> None:
 def plan(client: Client, as_json: bool) -> None:
     """Say what a walk would bring, how large it is, and what would have to go. Brings nothing itself."""
     client.be_patient()
-    answer = client.call("hoard.plan", limit=_UNLIMITED if as_json else 20)
+    with Bar("looking what is missing"):
+        answer = client.call("hoard.plan", limit=_UNLIMITED if as_json else 20)
     if as_json:
         print_json(answer)
         return
@@ -180,7 +182,8 @@ def plan(client: Client, as_json: bool) -> None:
 def verify(client: Client, everything: bool, as_json: bool) -> None:
     """May I unplug? Status 1, and a list, if anything hoarded is absent or stale."""
     client.be_patient()
-    answer = client.call("hoard.verify", limit=_UNLIMITED)
+    with Bar("looking what is missing"):
+        answer = client.call("hoard.verify", limit=_UNLIMITED)
     if as_json:
         print_json(answer)
     else:

@@ -1,47 +1,39 @@
 """Following a hoard walk on the terminal."""
 
-import sys
 import time
 from typing import Any
 
 import click
 
+from realmfs.cli.progress import Bar
 from realmfs.control.client import Client
 from realmfs.control.words import size
 
 _LOOK = 0.1
-_BAR = 30
 
 
 def follow(client: Client) -> dict[str, Any]:
     """Have a walk begin and wait for its end; an interruption ends the walk. Returns the last status."""
     before = client.call("hoard.status")["walks"]
     status: dict[str, Any] = client.call("hoard.walk")
-    try:
-        while status["walks"] == before:
-            time.sleep(_LOOK)
-            status = client.call("hoard.status")
-            _draw(status)
-    except KeyboardInterrupt:
-        client.call("hoard.stop")
-        raise
-    finally:
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", nl=False, err=True)
+    with Bar("hoarding") as bar:
+        try:
+            while status["walks"] == before:
+                time.sleep(_LOOK)
+                status = client.call("hoard.status")
+                bar.tell(*_stand(status), is_bytes=status["phase"] == "data")
+        except KeyboardInterrupt:
+            client.call("hoard.stop")
+            raise
     return status
 
 
-def _draw(status: dict[str, Any]) -> None:
-    if not sys.stderr.isatty():
-        return
-    filled = _BAR * status["percent"] // 100 if status["phase"] == "data" else 0
+def _stand(status: dict[str, Any]) -> tuple[float, float | None, str]:
+    """Return how far the walk is, of how much, and its phase."""
+    if status["phase"] != "data":
+        return status["files"], None, "hoarding: looking what is there"
     eta = f", {status['eta']:.0f} s left" if status["eta"] is not None else ""
-    bar = "#" * filled + "." * (_BAR - filled)
-    click.echo(
-        f"\r\x1b[K{status['phase']:6} [{bar}] {status['files']} objects, {size(status['bytes'])}{eta}",
-        nl=False,
-        err=True,
-    )
+    return status["bytes"], status["bytes"] + status["bytes_left"], f"hoarding: fetching{eta}"
 
 
 def report(status: dict[str, Any]) -> None:

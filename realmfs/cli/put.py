@@ -22,7 +22,8 @@ def command(client: Client, local: Path, path: str, sync: bool) -> None:
     if target.endswith("/") or _is_directory(client, target):
         target = f"{target.rstrip('/')}/{local.name}"
     with local.open("rb") as source:
-        done = store(client, source, target, local.stat().st_mode & 0o777, sync=sync)
+        about = local.stat()
+        done = store(client, source, target, about.st_mode & 0o777, sync=sync, total=about.st_size)
     click.echo(f"/{target}: {size(done)}", err=True)
 
 

@@ -3,6 +3,7 @@
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
+from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.words import age, size
@@ -14,7 +15,8 @@ from realmfs.control.words import age, size
 @with_daemon
 def command(client: Client, check: bool, as_json: bool) -> None:
     """List the servers: who is up, how far away, how protected."""
-    servers = client.call("servers.list", check=check)
+    with Bar("asking the servers"):
+        servers = client.call("servers.list", check=check)
     if as_json:
         print_json(servers)
         return

@@ -58,6 +58,7 @@ class Client:
         Raises NoDaemonError, and ControlError for a daemon that speaks another version: `any_version` does
         without that check, and then only `daemon.stop` may be called.
         """
+        self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:

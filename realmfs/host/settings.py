@@ -139,7 +139,12 @@ KEYS = (
     ),
     Key("notices", _flag, "tell on the desktop of conflicts, logins that end and changes that stay", "true"),
     Key("patience", _seconds, "seconds after which a request that makes no progress fails", "10"),
-    Key("socket", _path, "control socket", "in the platform's runtime directory"),
+    Key(
+        "socket",
+        _path,
+        "control socket",
+        "in the runtime directory; with `allow_other`, root: `/run/realmfs`",
+    ),
     Key("event_socket", _path, "socket for the reference's codacon", "`control.events` beside `socket`"),
     Key("log_file", _path, "log", "in the state directory"),
     Key("log_level", _level, "what is logged: debug, info, warning or error", "info"),
@@ -248,7 +253,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
             key = _BY_NAME[name]
             values[name] = read_value(name, value, key.flag)
     state = values.get("state_dir", paths.state)
-    socket = values.get("socket", paths.runtime / "control.sock")
+    socket = values.get("socket", _runtime(paths, shared=values.get("allow_other", False)) / "control.sock")
     return Settings(
         mount_point=values.get("mount_point", paths.mount),
         cache_dir=values.get("cache_dir", paths.cache),
@@ -273,3 +278,8 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         default_mount_point="mount_point" not in values,
         realm=values.get(REALM_TABLE, {}),
     )
+
+
+def _runtime(paths: Paths, *, shared: bool) -> Path:
+    """Return where sockets go; those that every user shall reach, not into a directory of root's own."""
+    return Paths.of_system().runtime if shared and os.geteuid() == 0 else paths.runtime

@@ -30,7 +30,7 @@ def test_flag_beats_file_beats_default(tmp_path: Path) -> None:
     assert settings.allow_other is True
     assert settings.cache_dir == Path("/k")
     assert settings.log_file == Path("/s/realmfs.log")
-    assert settings.socket == Path("/r/control.sock")
+    assert settings.socket == Path("/run/realmfs" if os.geteuid() == 0 else "/r") / "control.sock"
     assert settings.default_mount_point
 
 
@@ -166,3 +166,12 @@ def test_a_shared_directory_lets_others_pass_whatever_the_umask(tmp_path: Path) 
         os.umask(before)
     assert made.stat().st_mode & 0o777 == 0o755
     assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_for_all_users_lies_where_all_can_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uid, flag, place in ((0, True, "/run/realmfs"), (1000, True, "/r"), (0, None, "/r")):
+        monkeypatch.setattr("os.geteuid", lambda uid=uid: uid)
+        settings = settle(PATHS, None, {"allow_other": flag})
+        assert settings.socket == Path(place) / "control.sock"
+        assert settings.event_socket == Path(place) / "control.events"
+    assert settle(PATHS, None, {"allow_other": True, "socket": "/tmp/s"}).socket == Path("/tmp/s")
