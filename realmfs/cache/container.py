@@ -1,8 +1,9 @@
-"""One open container file: bytes, which of them are present, and who waits for more. See containers.py."""
+"""One open container: bytes, which of them are present, and who waits for more. See containers.py."""
 
+import io
 import os
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 import trio
 
@@ -21,15 +22,27 @@ class Keeper(Protocol):
         """Call `act` when no transaction is open."""
 
     def forget(self, container: "Container", descriptor: int) -> None:
-        """Note that its last user has left, and take the descriptor over."""
+        """Note that its last user has left, and take the descriptor over (-1: it has none)."""
 
 
 class Container:
-    """An open container file. Made by `Containers.create` and `open`; close it as often as it was opened."""
+    """An open container. Made by `Containers.create`, `hold` and `open`; close it as often as it was opened.
 
-    def __init__(self, keeper: Keeper, number: int, descriptor: int, length: int, present: Extents) -> None:
+    `inline` are the contents if they are in the row: then there is no file, and nothing of it ever changes.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        number: int,
+        descriptor: int,
+        length: int,
+        present: Extents,
+        inline: bytes | None = None,
+    ) -> None:
         self.id = number
         self.fd = descriptor
+        self.inline = inline
         self.length = length
         self.present = present
         self.writing = False
@@ -45,6 +58,7 @@ class Container:
         self.waited: list[tuple[int, int]] = []  # ranges that readers wait for, the latest last
         self.position = 0  # where the last reader's range ended
         self._users = 1
+        self._left = False
         self._account()
 
     # -- contents ----------------------------------------------------------------------------------------
@@ -60,15 +74,24 @@ class Container:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return up to `count` bytes; fewer only at the end. The caller sees to it that they are present."""
+        if self.inline is not None:
+            return self.inline[offset : offset + count]
         return os.pread(self.fd, count, offset)
+
+    def reader(self) -> BinaryIO:
+        """Return a file of the caller's own over the contents."""
+        if self.inline is not None:
+            return io.BytesIO(self.inline)
+        reader = open(os.dup(self.fd), "rb")  # noqa: SIM115 - the caller closes it
+        reader.seek(0)
+        return reader
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put bytes in, growing the file if need be.
 
         CacheFull without the disk reserve, OSError(ENOSPC) on a full disk.
         """
-        if self.logged:
-            raise RuntimeError(f"container {self.id:x} belongs to the modify log and may not change")
+        self._require_changeable()
         self._keeper.allow_growth()
         start, view = offset, memoryview(data)
         try:
@@ -91,8 +114,7 @@ class Container:
 
     def truncate(self, length: int) -> None:
         """Cut the file or lengthen it with zeros, which are present."""
-        if self.logged:
-            raise RuntimeError(f"container {self.id:x} belongs to the modify log and may not change")
+        self._require_changeable()
         if length > self.length:
             self._keeper.allow_growth()
         os.ftruncate(self.fd, length)
@@ -108,10 +130,17 @@ class Container:
 
         What is added is a hole. For a fetch that learns the size late.
         """
+        self._require_changeable()
         os.ftruncate(self.fd, length)
         self.present.remove(length, max(length, self.length))
         self.length = length
         self._account()
+
+    def _require_changeable(self) -> None:
+        if self.logged:
+            raise RuntimeError(f"container {self.id:x} belongs to the modify log and may not change")
+        if self.inline is not None:
+            raise RuntimeError(f"container {self.id:x} is in the database and may not change")
 
     def forget_range(self, start: int, stop: int) -> None:
         """Take a range for absent. `Containers.discard` is the way to give bytes back to the disk."""
@@ -198,7 +227,8 @@ class Container:
             self._keeper.at_end(self._finish)
 
     def _finish(self) -> None:
-        if not self._users and self.fd >= 0:
+        if not self._users and not self._left:
+            self._left = True
             descriptor, self.fd = self.fd, -1
             self._keeper.forget(self, descriptor)
 

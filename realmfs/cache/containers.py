@@ -1,7 +1,11 @@
-"""Container files: the contents of cached files, one plain file each.
+"""Containers: the contents of cached files, one plain file each, or in the database.
 
 Theory
 ------
+Small contents that come whole are kept in their row (`hold`): to make, sync and delete a file costs more than
+all else that is done for them. Such a container is clean and never changes; who wants to write gets a file
+(`fork`). All others have a file, and what follows is about those.
+
 A container is first only a file (`create`): fetches stream into it, readers follow. It gets a row (`save`)
 in the transaction that makes an object or a log record refer to it. A crash before that leaves an orphan,
 deleted at the next start. So no fetch costs a transaction before its end.
@@ -20,8 +24,8 @@ file is missing and the data is fetched again. The file of a container that a st
 only when the write-ahead log is on the disk (`bury`, called by durability): otherwise a record that power
 loss brings back would have lost its contents.
 
-Files that were read lately stay open without anybody (`_spare`): what is opened again and again needs neither
-row nor path. These are whole, clean and have a row; that they are dropped with it is all there is to see to.
+What was read lately stays open without anybody (`_spare`): what is opened again and again needs neither row
+nor path. These are whole, clean and have a row; that they are dropped with it is all there is to see to.
 
 Ids are not reused while the program runs; `open` gives everyone the same `Container`, which lives until the
 last user has closed it, also after its row is gone: who opened a file goes on reading what he opened.
@@ -48,8 +52,10 @@ __all__ = ["Container", "ContainerSink", "Containers", "Grave"]
 
 logger = logging.getLogger(__name__)
 
+INLINE = 16 << 10
+"""Bytes of the largest contents that are kept in the database."""
 SPARE = 64
-"""Files that stay open without anybody."""
+"""Containers that stay open without anybody."""
 COPY_INLINE = 1 << 20
 """Bytes that are copied without a thread: about half a millisecond."""
 
@@ -63,15 +69,23 @@ class Grave(NamedTuple):
     """None: the whole file goes."""
 
 
+class _Spare(NamedTuple):
+    """What stays open: a descriptor, or the contents themselves (then -1)."""
+
+    descriptor: int
+    length: int
+    inline: bytes | None
+
+
 class Containers:
-    """All container files. `used` bytes count against the limit."""
+    """All containers. `used` bytes count against the limit."""
 
     def __init__(self, database: Database, directory: Path, allow_growth: Callable[[], None]) -> None:
         self._database = database
         self._directory = directory
         self._allow_growth = allow_growth
         self._open: dict[int, Container] = {}
-        self._spare: OrderedDict[int, tuple[int, int]] = OrderedDict()  # id: descriptor, length
+        self._spare: OrderedDict[int, _Spare] = OrderedDict()
         self._graves: list[Grave] = []
         self.reload()
 
@@ -119,30 +133,63 @@ class Containers:
         self._open[number] = container
         return container
 
+    def hold(self, data: bytes) -> Container:
+        """Make a container of contents that are whole; to be attached at once.
+
+        CacheFull without the disk reserve, OSError(ENOSPC) on a full disk.
+        """
+        if len(data) > INLINE:
+            container = self.create(reserve=len(data))
+            try:
+                container.write(0, data)
+            except BaseException:
+                container.close()
+                raise
+            container.settle()
+            return container
+        self.allow_growth()
+        number = self._next
+        self._next += 1
+        container = self._open[number] = self._of_row(number, data)
+        return container
+
+    def _of_row(self, number: int, data: bytes) -> Container:
+        return Container(self, number, -1, len(data), Extents((0, len(data))), data)
+
     def open(self, number: int) -> Container:
         """Open a container that has a row. ContainerLost if its file is not what the row says."""
         if known := self._open.get(number):
             return known.share()
-        if spare := self._spare.pop(number, None):
-            descriptor, length = spare
-            found = os.fstat(descriptor)
-            if found.st_size != length or not found.st_nlink:
-                os.close(descriptor)
-                return self._open_anew(number)
+        if (spare := self._spare.pop(number, None)) and self._is_sound(spare):
+            descriptor, length, inline = spare
             self.used -= length
-            container = Container(self, number, descriptor, length, Extents((0, length)))
+            container = Container(self, number, descriptor, length, Extents((0, length)), inline)
             container.saved, container.saved_size = True, length
             self._open[number] = container
             return container
         return self._open_anew(number)
 
+    def _is_sound(self, spare: _Spare) -> bool:
+        if spare.inline is not None:
+            return True
+        found = os.fstat(spare.descriptor)
+        if found.st_size == spare.length and found.st_nlink:
+            return True
+        os.close(spare.descriptor)
+        return False
+
     def _open_anew(self, number: int) -> Container:
         row = self._database.row(
-            "SELECT length, bytes, present, writing, logged FROM container WHERE id = ?", (number,)
+            "SELECT length, bytes, present, writing, logged, data FROM container WHERE id = ?", (number,)
         )
         if row is None:
             raise ContainerLost(number, "is not known")
-        length, size, present, writing, logged = row
+        length, size, present, writing, logged, data = row
+        if data is not None:
+            self.used -= size
+            container = self._open[number] = self._of_row(number, data)
+            container.saved, container.saved_size = True, size
+            return container
         try:
             descriptor = os.open(self._place(number), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -184,20 +231,21 @@ class Containers:
         clean = container.saved and not released and not container.writing and not container.logged
         if clean and container.whole and container.saved_size == length:
             self.used += length
-            self._spare[number] = descriptor, length
+            self._spare[number] = _Spare(descriptor, length, container.inline)
             if len(self._spare) > SPARE:
-                os.close(self._spare.popitem(last=False)[1][0])
+                self._drop_spare(next(iter(self._spare)))
             return
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         if container.saved:
             self.used += self._database.value("SELECT bytes FROM container WHERE id = ?", (number,)) or 0
-        else:
+        elif container.inline is None:
             self._remove(number)
 
     def _drop_spare(self, number: int) -> None:
         spare = self._spare.pop(number, None)
-        if spare is not None:
-            os.close(spare[0])
+        if spare is not None and spare.inline is None:
+            os.close(spare.descriptor)
 
     def close(self) -> None:
         """Close what nobody uses."""
@@ -206,6 +254,9 @@ class Containers:
 
     def save(self, container: Container) -> None:
         """Write the row of an open container, as it is now. Inside a transaction."""
+        if container.inline is not None:
+            self._save_inline(container)
+            return
         present = None if container.whole else container.present.pack()
         self._database.write(
             "INSERT INTO container (id, length, bytes, present, writing, logged, synced)"
@@ -228,6 +279,17 @@ class Containers:
             self._database.on_rollback(partial(setattr, container, "saved_size", container.saved_size))
             container.saved_size = container.present.total
 
+    def _save_inline(self, container: Container) -> None:
+        if container.saved:
+            return
+        self._database.write(
+            "INSERT INTO container (id, length, bytes, present, writing, logged, synced, data)"
+            " VALUES (?1, ?2, ?2, NULL, 0, 0, 1, ?3)",
+            (container.id, container.length, container.inline),
+        )
+        container.saved, container.saved_size = True, container.length
+        self._database.on_rollback(container.unsave)
+
     def release(self, number: int) -> None:
         """Drop a container that nothing refers to any more.
 
@@ -240,12 +302,13 @@ class Containers:
         )
         if self._database.row(used_by, (number,)):
             return
-        row = self._database.row("SELECT bytes, logged FROM container WHERE id = ?", (number,))
+        query = "SELECT bytes, logged, data IS NOT NULL FROM container WHERE id = ?"
+        row = self._database.row(query, (number,))
         if row is None:
             return
         self._database.write("DELETE FROM container WHERE id = ?", (number,))
         self._drop_spare(number)
-        size, logged = row
+        size, logged, inline = row
         if container := self._open.get(number):
             container.uncount()
             self._database.on_rollback(container.recount)
@@ -254,7 +317,7 @@ class Containers:
             self._database.on_rollback(lambda: self._give_back(size))
         if logged:
             self._database.on_commit(lambda: self._graves.append(Grave(number)))
-        else:
+        elif not inline:
             self._database.on_commit(lambda: self._remove(number))
 
     def _give_back(self, size: int) -> None:
@@ -310,7 +373,9 @@ class Containers:
         """
         twin = self.create(reserve=source.length)
         try:
-            if not disk.clone(source.fd, twin.fd):
+            if source.inline is not None:
+                twin.write(0, source.inline)
+            elif not disk.clone(source.fd, twin.fd):
                 if source.length <= COPY_INLINE:
                     disk.copy(source.fd, twin.fd)
                 else:

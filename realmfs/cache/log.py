@@ -156,6 +156,7 @@ class ModifyLog:
         query = "SELECT volume, count(*), sum(length(record) + length) FROM log GROUP BY volume"
         self._tally = {volume: (records, size) for volume, records, size in self._database.rescue(query)}
         self.count = sum(records for records, _ in self._tally.values())
+        self._owners: dict[int, tuple[int, str]] = {}
         rows = self._database.rescue("SELECT coalesce(max(sequence), 0) + 1 FROM log")
         self._next: int = rows[0][0] if rows else 1
 
@@ -231,8 +232,15 @@ class ModifyLog:
 
     def owner(self, volume: int) -> tuple[int, str] | None:
         """Return (uid, identity) of a volume's records: all have the same. None if the log is empty."""
-        row = self._database.row("SELECT uid, identity FROM log WHERE volume = ? LIMIT 1", (volume,))
-        return None if row is None else (row[0], row[1])
+        if volume not in self._tally:
+            return None
+        owner = self._owners.get(volume)
+        if owner is None:
+            row = self._database.row("SELECT uid, identity FROM log WHERE volume = ? LIMIT 1", (volume,))
+            if row is None:
+                return None
+            owner = self._owners[volume] = row[0], row[1]
+        return owner
 
     def summary(self, volume: int) -> LogSummary:
         """Return how much of a volume waits."""
@@ -429,6 +437,7 @@ class ModifyLog:
             self._tally[volume] = after
         else:
             self._tally.pop(volume, None)
+            self._owners.pop(volume, None)
         self.count += records
 
 

@@ -9,7 +9,7 @@ In this order, in one transaction, before anyone uses the cache:
 2. Containers that were being written hold what nobody has acknowledged: recovered copies. Their objects go
    back to their previous contents. A copy equal to those is no loss and goes.
 3. Clean contents that are missing, or after power loss were never synced, are forgotten; they can be
-   fetched again.
+   fetched again. (Those in the database are there if their row is.)
 4. Objects without status (runts) go. Containers that nothing refers to go, and then all files without a row.
 5. Dirty marks follow from the log again. (Granted fids are gone by themselves, see volumes.py.)
 
@@ -179,6 +179,9 @@ class Recovery:
     def _equal(self, container: int, previous: int | None) -> bool:
         """Does the container hold what was acknowledged? Nothing, where there was nothing."""
         path = self._containers.path(container)
+        data = self._database.value("SELECT data FROM container WHERE id = ?", (previous,))
+        if data is not None:
+            return path.stat().st_size == len(data) and path.read_bytes() == data
         if previous is None or previous not in self._files:
             return path.stat().st_size == 0
         return filecmp.cmp(path, self._containers.path(previous), shallow=False)
@@ -195,7 +198,8 @@ class Recovery:
     def _forget_clean(self) -> None:
         query = (
             "SELECT o.number, c.id FROM object AS o JOIN container AS c ON c.id = o.container"
-            " WHERE c.writing = 0 AND NOT EXISTS (SELECT 1 FROM log WHERE log.container = c.id)"
+            " WHERE c.writing = 0 AND c.data IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM log WHERE log.container = c.id)"
         )
         unsynced = {number for (number,) in self._database.rows("SELECT id FROM container WHERE synced = 0")}
         for number, container in self._database.rows(query):

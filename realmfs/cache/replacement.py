@@ -43,6 +43,23 @@ BATCH: Final = 256
 _PAGES: Final = (8, 64, 512)  # rows that a stream reads at once: few are wanted as a rule, sometimes many
 
 
+_FROM = (
+    "SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
+    " LEFT JOIN container AS c ON c.id = o.container"
+    " WHERE o.hoard = ?1 AND (o.tick, o.number) > (?2, ?3) AND o.flags & 7 = 0"
+    " AND coalesce(c.writing, 0) = 0 AND {also} ORDER BY o.tick, o.number LIMIT ?4"
+)
+_DATA: Final = _FROM.format(index="object_idle_data", also="o.container IS NOT NULL")
+_FILES: Final = _FROM.format(index="object_idle_data", also="o.container IS NOT NULL AND c.data IS NULL")
+"""Contents that give room back to the disk: what goes from the database only makes room in that."""
+_LEAVES: Final = _FROM.format(
+    index="object_idle",
+    also="o.mount = 0 AND o.status IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM object AS k WHERE k.parent = o.number)",
+)
+"""Whole objects that may go; mount points, runts and directories with cached children may not."""
+
+
 @dataclass(slots=True)
 class Evicted:
     """Inode numbers of what went: contents only, or whole objects (which have no row any more)."""
@@ -110,7 +127,7 @@ class Replacement:
         with self._database.transaction():
             self._objects.flush_ticks()
             if disk > 0:
-                return self._carry_out(self._plan((disk, 0), _below(STANDARD), busy))
+                return self._carry_out(self._plan((disk, 0), _below(STANDARD), busy, data=_FILES))
             return self._carry_out(self._plan(self._excess(0, 0, 0), MAXIMUM + 1, busy))
 
     def change_limits(self, limits: Limits) -> None:
@@ -143,7 +160,7 @@ class Replacement:
 
     # -- choosing ----------------------------------------------------------------------------------------
 
-    def _plan(self, excess: tuple[int, int], below: int, busy: Container[int]) -> "_Plan":
+    def _plan(self, excess: tuple[int, int], below: int, busy: Container[int], data: str = _DATA) -> "_Plan":
         """Choose what to replace to get rid of an excess of (bytes, objects), at most `BATCH` victims."""
         plan = _Plan()
         size, count = excess
@@ -158,7 +175,7 @@ class Replacement:
                 plan.short = f"{count - len(plan.objects)} objects too many are in use"
         if size > 0 and not plan.more:
             chosen = set(plan.objects)
-            for victim in self._victims(_DATA, below, busy):
+            for victim in self._victims(data, below, busy):
                 if victim.number in chosen:
                     continue
                 plan.data.append(victim.number)
@@ -220,18 +237,3 @@ class _Plan:
 def _below(priority: int) -> int:
     """Return the priority from which on nothing goes for a request of `priority`."""
     return MAXIMUM + 1 if priority >= MAXIMUM else priority
-
-
-_FROM = (
-    "SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
-    " LEFT JOIN container AS c ON c.id = o.container"
-    " WHERE o.hoard = ?1 AND (o.tick, o.number) > (?2, ?3) AND o.flags & 7 = 0"
-    " AND coalesce(c.writing, 0) = 0 AND {also} ORDER BY o.tick, o.number LIMIT ?4"
-)
-_DATA: Final = _FROM.format(index="object_idle_data", also="o.container IS NOT NULL")
-_LEAVES: Final = _FROM.format(
-    index="object_idle",
-    also="o.mount = 0 AND o.status IS NOT NULL"
-    " AND NOT EXISTS (SELECT 1 FROM object AS k WHERE k.parent = o.number)",
-)
-"""Whole objects that may go; mount points, runts and directories with cached children may not."""

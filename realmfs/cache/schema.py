@@ -179,4 +179,9 @@ CREATE TABLE identity (              -- whom servers took a local user for when 
 );
 """
 
-STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK, IDENTITY)
+INLINE = """
+-- Contents of a small file that came whole: there is no file then. NULL = they are in a file.
+ALTER TABLE container ADD COLUMN data BLOB;
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK, IDENTITY, INLINE)

@@ -112,8 +112,7 @@ def _write(path: Path, index: Mapping[str, Any], contents: Mapping[int, Containe
                 text = json.dumps(index, indent=1).encode("ascii")
                 _add(archive, INDEX, len(text), io.BytesIO(text))
                 for sequence, content in contents.items():
-                    with open(os.dup(content.fd), "rb") as source:
-                        source.seek(0)
+                    with content.reader() as source:
                         _add(archive, f"contents/{sequence}", content.length, source)
             file.flush()
             os.fsync(descriptor)

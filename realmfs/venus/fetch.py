@@ -255,8 +255,7 @@ class Fetcher:
 
     def _empty(self, node: Node) -> Container:
         cache = self._core.cache
-        content = cache.containers.create()
-        content.settle()
+        content = cache.containers.hold(b"")
         try:
             with cache.transaction():
                 cache.objects.attach(node.ino, content)
@@ -307,8 +306,7 @@ class Fetcher:
 
     def _keep_small(self, node: Node, data: bytes) -> None:
         try:
-            content = node.content = self._core.cache.containers.create()
-            content.write(0, data)
+            content = node.content = self._core.cache.containers.hold(data)
             self._arrived(node, content)
         except OSError as error:
             raise CodaError.from_oserror(error) from error

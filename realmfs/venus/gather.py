@@ -245,10 +245,7 @@ class Gatherer:
         else:
             if node.content is not None:
                 return False  # somebody has it open
-            with core.cache.containers.create(len(arrival.data), reserve=len(arrival.data)) as content:
-                if arrival.data:
-                    content.write(0, arrival.data)
-                content.settle()
+            with core.cache.containers.hold(arrival.data) as content:
                 core.cache.objects.attach(node.ino, content)
                 core.cache.on_rollback(functools.partial(node.hold, node.container, node.link))
                 node.container = content.id

@@ -63,8 +63,11 @@ class Lookaside:
         return self.files, self.bytes
 
     def note(self, sha: bytes, content: Container) -> None:
-        """Remember a whole container whose contents should have this SHA-1."""
-        if sha and content.whole and content.length:
+        """Remember a whole container whose contents should have this SHA-1, if it is a file.
+
+        Smaller ones cost no more to fetch.
+        """
+        if sha and content.whole and content.length and content.inline is None:
             self._kept[sha] = content.id
             self._kept.move_to_end(sha)
             while len(self._kept) > REMEMBERED:

@@ -113,11 +113,9 @@ class CreateFile(MakeObject):
 
     def fill(self, node: Node) -> None:
         """An empty container, so that nobody tries to fetch it."""
-        content = self.core.cache.containers.create()
-        content.settle()
-        self.core.cache.objects.attach(node.ino, content)
-        node.container = content.id
-        content.close()
+        with self.core.cache.containers.hold(b"") as content:
+            self.core.cache.objects.attach(node.ino, content)
+            node.container = content.id
 
     def record(self, fid: Fid) -> AnyRecord:
         """Create."""

@@ -59,6 +59,15 @@ class World:
                     self.cache.objects.attach(number, container)
         return number
 
+    def swept(self, data: bytes, name: bytes = b"small") -> int:
+        """Put a clean file into the cache whose contents came whole; return its number."""
+        number = self.fetched(name)
+        with self.cache.transaction():
+            self.cache.objects.update(number, status=status(length=len(data)))
+            with self.cache.containers.hold(data) as container:
+                self.cache.objects.attach(number, container)
+        return number
+
     def created(self, name: bytes = b"new") -> int:
         """Make a file here, with its log record; return its number."""
         with self.cache.transaction():
