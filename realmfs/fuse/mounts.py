@@ -16,6 +16,7 @@ import trio
 FILE_SYSTEM = "fuse.realmfs"
 _TABLE = "/proc/self/mountinfo"
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
+_DEVICES = Path("/sys/class/bdi")
 _PATIENCE = 10.0
 
 
@@ -92,5 +93,16 @@ def abort(minor: int) -> bool:
     """Cut the connection of a mount: every waiting and later request fails with ENOTCONN or ECONNABORTED."""
     with contextlib.suppress(OSError):
         (_CONNECTIONS / str(minor) / "abort").write_text("1")
+        return True
+    return False
+
+
+def read_ahead(minor: int, size: int) -> bool:
+    """Have the kernel read up to `size` bytes ahead of a program on a mount; tell whether it lets us.
+
+    Only root may. Belongs after the first answer: with that the kernel sets the value of its own (128 KiB).
+    """
+    with contextlib.suppress(OSError):
+        (_DEVICES / f"0:{minor}" / "read_ahead_kb").write_text(str(size >> 10))
         return True
     return False

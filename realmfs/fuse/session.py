@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _HEARTBEAT = 0.5  # seconds; what a request that vanishes under the loop can cost
 _ANSWERS_WITHIN = 10.0
+_READ_AHEAD = 1 << 20  # bytes, as much as the kernel asks for in one request
 _WORKERS = 400  # requests served at once; each may wait for a server as long as patience lasts
 
 
@@ -72,6 +73,8 @@ class Session:
                     await nursery.start(self.notifier.run)
                     nursery.start_soon(self._serve, nursery.cancel_scope)
                     await self._answers()
+                    if self.minor is not None and not mounts.read_ahead(self.minor, _READ_AHEAD):
+                        log.debug("the kernel keeps to its own read-ahead")
                     task_status.started()
         finally:
             pyfuse3.close(unmount=mounts.find(self.directory) is not None)

@@ -265,8 +265,8 @@ class Files:
             await self._core.authors.turn(node.volume, caller)
         key = ("writable", node.ino)
         while True:
-            # It may say so already and still be on its way to the disk.
-            await self._follow(node, advances, partial(self._core.flights.wait, key))
+            if self._core.flights.flying(key):  # it may say so already and still be on its way to the disk
+                await self._follow(node, advances, partial(self._core.flights.wait, key))
             if node.content is not None and node.content.writing:
                 if empty and node.content.length:
                     node.content.truncate(0)

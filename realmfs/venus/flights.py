@@ -97,7 +97,6 @@ class Flights:
     ) -> None:
         try:
             flight.value = await work()
-            flight.error = None
         except CodaError as error:
             flight.error = error
         except OSError as error:
@@ -105,6 +104,9 @@ class Flights:
         except Exception:
             log.exception("work for %s failed", keys[0])
             flight.error = CodaError(Code.EIO, "internal error")
+        except BaseException:
+            flight.error = CodaError(Code.ETIMEDOUT, "abandoned")
+            raise
         finally:
             for key in keys:
                 del self._flying[key]
@@ -122,4 +124,4 @@ class Flight:
         self.hurry: Callable[[], None] | None = None
         """Called when somebody begins to wait for what was begun on an errand."""
         self.value: Any = None
-        self.error: CodaError | None = CodaError(Code.ETIMEDOUT, "abandoned")
+        self.error: CodaError | None = None

@@ -294,3 +294,15 @@ def test_a_vanished_request_does_not_put_the_loop_to_sleep(memory_mount: Mount) 
             caller.kill()
         time.sleep(0.8)  # nobody else asks: only the heartbeat can wake the loop
     assert float(os.getxattr(top, "user.test.gap")) < 0.75
+
+
+@pytest.mark.skipif(not os.access("/sys/class/bdi", os.W_OK), reason="only root may set the read-ahead")
+def test_a_large_file_is_asked_for_in_large_requests(memory_mount: Mount) -> None:
+    top = memory_mount().directory
+    contents = os.urandom(8 << 20)
+    (top / "file").write_bytes(contents)
+    with (top / "file").open("rb", buffering=0) as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = calls(top).get("read", 0)
+        assert b"".join(iter(lambda: stream.read(1 << 17), b"")) == contents
+    assert calls(top)["read"] - before < 24, "128 KiB at once would be 64"
