@@ -119,14 +119,13 @@ class CacheMethods:
         """Bring an object, or a tree, without hoarding it."""
         outcome = await self._venus.hoard.fetch(os.geteuid(), params.path, recursive=params.recursive)
         survey = outcome.survey
-        tallies = list(survey.tallies.values())
         return messages.Verified(
             ready=survey.ready,
             reachable=True,
-            objects=sum(tally.objects for tally in tallies),
-            bytes=sum(tally.bytes for tally in tallies),
-            present=sum(tally.present for tally in tallies),
-            present_bytes=sum(tally.present_bytes for tally in tallies),
+            objects=survey.total.objects,
+            bytes=survey.total.bytes,
+            present=survey.total.present,
+            present_bytes=survey.total.present_bytes,
             problems=[
                 messages.Problem(lack.path, 0, lack.verdict, lack.why, lack.size)
                 for lack in survey.lacks[:100]

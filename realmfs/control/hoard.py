@@ -178,16 +178,15 @@ class HoardMethods:
     async def verify(self, params: messages.Limited) -> messages.Verified:
         """Say whether everything hoarded is here, and what is not."""
         survey = await self._hoard.look()
-        tallies = list(survey.tallies.values())
         keys = {entry.volume for entry in self._hoard.entries()}
         volumes = [self._venus.core.volumes.by_key(key) for key in keys]
         return messages.Verified(
             ready=survey.ready and not self._hoard.mistaken(),
             reachable=all(volume.reachable for volume in volumes),
-            objects=sum(tally.objects for tally in tallies),
-            bytes=sum(tally.bytes for tally in tallies),
-            present=sum(tally.present for tally in tallies),
-            present_bytes=sum(tally.present_bytes for tally in tallies),
+            objects=survey.total.objects,
+            bytes=survey.total.bytes,
+            present=survey.total.present,
+            present_bytes=survey.total.present_bytes,
             problems=[
                 *(
                     messages.Problem(str(mistake), 0, "*** Not bound ***", mistake.text, None)

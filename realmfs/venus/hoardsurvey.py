@@ -5,7 +5,7 @@ missing objects in order of priority, against the replaceable ones from the othe
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -54,6 +54,9 @@ class Survey:
     """The state of the hoard."""
 
     tallies: dict[int, Tally] = field(default_factory=dict)
+    """By entry. What several entries want counts in each of them,"""
+    total: Tally = field(default_factory=Tally)
+    """and once here."""
     lacks: list[Lack] = field(default_factory=list)
     census: Census = field(default_factory=Census)
     suspects: int = 0
@@ -97,7 +100,7 @@ class Surveyor:
 
     async def survey(self, contexts: Contexts, confirmed: Container[int] = frozenset()) -> Survey:
         """Look at every context. `confirmed`: known to be current, though no promise covers them."""
-        survey, seen = Survey(), set[int]()
+        survey, seen = Survey(), dict[int, set[int]]()
         async for context in _slowly(contexts):
             survey.census.count(context)
             tally = survey.tallies.setdefault(context.entry.id, Tally())
@@ -110,21 +113,27 @@ class Surveyor:
                 )
                 continue
             for number in (context.number, *context.along):
-                if number not in seen:
-                    seen.add(number)
-                    self._look(survey, tally, context, number, number in confirmed)
+                entries = seen.setdefault(number, set())
+                if context.entry.id not in entries:
+                    tallies = (tally,) if entries else (tally, survey.total)
+                    self._look(survey, tallies, context, number, number in confirmed)
+                    entries.add(context.entry.id)
         return survey
 
-    def _look(self, survey: Survey, tally: Tally, context: Context, number: int, confirmed: bool) -> None:
+    def _look(
+        self, survey: Survey, tallies: Sequence[Tally], context: Context, number: int, confirmed: bool
+    ) -> None:
         node = self._core.nodes.by_number(number)
         size = node.status.length if node.status is not None else None
         here = (node.valid or node.ours or confirmed) and self._binder.has_data(node, confirmed=confirmed)
-        tally.objects += 1
-        tally.bytes += size or 0
-        tally.unknown += size is None
-        if here and not node.conflict:
-            tally.present += 1
-            tally.present_bytes += size or 0
+        here = here and not node.conflict
+        for tally in tallies:
+            tally.objects += 1
+            tally.bytes += size or 0
+            tally.unknown += size is None
+            tally.present += here
+            tally.present_bytes += (size or 0) * here
+        if here or all(tally is not survey.total for tally in tallies):
             return
         looked = context.trouble or node.conflict or node.status is None
         survey.suspects += not (looked or node.valid or confirmed)

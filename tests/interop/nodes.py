@@ -24,11 +24,10 @@ class Place:
     def below(self, path: str) -> Self:
         return replace(self, top=f"{self.top}/{path}")
 
-    def run(self, *argv: str, stdin: str = "") -> str:
+    def run(self, *argv: str, stdin: str = "", within: float = 60.0) -> str:
         """Run a program in `top`."""
-        return self.rig.exec(
-            self.node, "sh", "-c", 'cd "$0" && exec "$@"', self.top, *argv, user=self.user, stdin=stdin
-        )
+        inside = ("sh", "-c", 'cd "$0" && exec "$@"', self.top, *argv)
+        return self.rig.exec(self.node, *inside, user=self.user, stdin=stdin, within=within)
 
     def exists(self) -> bool:
         """Tell whether `top` is there, as far as this client knows."""

@@ -42,11 +42,11 @@ def tree(alice: Place, source: Path) -> Iterator[str]:
     """The trees in their volumes, written by the reference client; yields the name that each has there."""
     name = f"h{secrets.token_hex(4)}"
     for volume in VOLUMES:
-        alice.run("cp", "-r", str(source / volume), f"{volume}/{name}")
+        alice.run("cp", "-r", str(source / volume), f"{volume}/{name}", within=180.0)
         alice.below(volume).integrate()
     yield name
     for volume in VOLUMES:
-        alice.run("rm", "-rf", f"{volume}/{name}")
+        alice.run("rm", "-rf", f"{volume}/{name}", within=180.0)
         alice.below(volume).integrate()
 
 
@@ -77,7 +77,7 @@ def test_a_tree_of_three_volumes_is_there_without_servers(
         _compare(rig, hoarder, source, tree)
     finally:
         rig.control("join")
-    seconds_until(lambda: _up(hoarder), 60.0)
+    seconds_until(lambda: _up(hoarder), 120.0)
 
 
 def _walk(mount: NodeMount) -> int:

@@ -64,6 +64,22 @@ async def test_a_walk_brings_a_tree_and_it_stays_when_the_servers_go(
         await all_here(client, contents)
 
 
+async def test_what_several_entries_want_counts_in_each_and_once_in_all(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as here:
+        await tree(here)
+        client = await here.client()
+        await client.venus.hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        await client.venus.hoard.add(ME.uid, f"{REALM}/src/lib", Wish(300, Expand.CHILDREN))
+        survey = await client.venus.hoard.look()
+        assert len(survey.lacks) == len({lack.path for lack in survey.lacks}) == 13
+        survey = (await client.venus.hoard.walk()).survey
+        whole, part = sorted(survey.tallies.values(), key=lambda tally: -tally.objects)
+        assert (part.objects, part.present, whole.objects, whole.present) == (9, 9, 16, 16)
+        assert survey.total == whole
+
+
 async def test_a_second_walk_costs_no_call_while_promises_hold(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
