@@ -17,6 +17,7 @@ import click
 from realmfs.cli.failure import Exit, Failure
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError, Kind
+from realmfs.host.process import forbid_core_dumps
 
 COUNTED = 8
 """Bytes of a password that count (auth.md §2.1)."""
@@ -59,6 +60,7 @@ def _only_realm(client: Client) -> str:
 
 def ask_password(prompt: str) -> str:
     """Read a password. Raises Failure."""
+    forbid_core_dumps()
     if sys.stdin.isatty():
         password = getpass.getpass(f"{prompt}: ")
     else:

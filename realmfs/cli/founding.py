@@ -54,15 +54,14 @@ def prepare(wanted: Wanted, number: int, address: str) -> ServerStore:
         founds = number == 1 and not group.founded
         store = ServerStore.open(directory) if exists else _make(wanted, group, number, address, founds)
         group.founded = group.founded or founds
-        with store.transaction():
-            for other, (ip, port) in group.servers.items():
-                if other != number:
-                    store.note_server(ServerAddress(other, ip, port, 1))
     return _filled(store, wanted, is_new=founds) if store.knows_realm and store.is_keeper else store
 
 
 def announce(wanted: Wanted, store: ServerStore) -> None:
-    """Note in the group's file where a server is, so that the others find it. Raises StoreError."""
+    """Note in the group's file where a server is, and take from it where the others are.
+
+    Both at once: of servers that are started together at least the last finds the others. Raises StoreError.
+    """
     if wanted.count > 1:
         with editing(wanted.data, wanted.realm, wanted.count) as group:
             taken = [one for one, (ip, _) in group.servers.items() if ip == store.address.address]
@@ -71,6 +70,10 @@ def announce(wanted: Wanted, store: ServerStore) -> None:
                     f"{store.address.address} is server {taken[0]}: each needs an address of its own"
                 )
             group.servers[store.number] = store.address.address, store.address.port
+            with store.transaction():
+                for other, (ip, port) in group.servers.items():
+                    if other != store.number:
+                        store.note_server(ServerAddress(other, ip, port, 1))
 
 
 def _make(wanted: Wanted, group: GroupFile, number: int, address: str, founds: bool) -> ServerStore:

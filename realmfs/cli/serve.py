@@ -12,6 +12,7 @@ import click
 import trio
 
 from realmfs.cli.founding import Wanted, announce, prepare
+from realmfs.host.process import keep_secrets
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import CertificateError, Certificates
 from realmfs.server.database import StoreError
@@ -158,6 +159,7 @@ class _Running:
 
 
 async def _serve(wanted: Wanted, running: list[_Running]) -> None:
+    keep_secrets()
     started = [await _bind(wanted, one) for one in running]
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

@@ -16,9 +16,14 @@ _LOG_FILES = 3
 _OPEN_FILES = 65536
 
 
+def forbid_core_dumps() -> None:
+    """Leave nothing of our memory on the disk if we crash."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def keep_secrets() -> None:
     """No core dumps and no debugger of the same user, as memory holds keys; new files are private."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_dumps()
     os.umask(0o077)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -63,6 +63,7 @@ class FileServer:
         self._handlers = _handlers(self.state)
         self.group: GroupWork | None = None
         self._is_open = False
+        self._keys: list[bytes] = []  # by which tokens were opened when last looked
         secret = store.get("secret")
         if isinstance(secret, bytes):
             self.group = GroupWork(self.state, secret)
@@ -161,11 +162,26 @@ class FileServer:
             self.endpoint.serve(FILE_SUBSYSTEM, self)
             self._is_open = True
 
+    def _end_logins(self) -> None:
+        """Drop the clients with a token that no key opens any more: it was revoked in the midst of use."""
+        keys = self.state.store.token_keys(self.state.clock()) if self._is_open else []
+        if keys == self._keys:
+            return
+        self._keys = keys
+        for host in self.state.hosts.all():
+            offers = [one.connection.offer for one in host.sessions if one.user is not None]
+            if not all(map(self._bearer, offers)):
+                self.state.hosts.drop(host, "its token was revoked")
+
     async def _watch(self) -> None:
-        """Break all promises when another process, an administrator's, has changed the store."""
+        """Break all promises when another process, an administrator's, has changed the store.
+
+        New keys may have come from there, too, or from another server of the realm.
+        """
         while True:
             await trio.sleep(_WATCH)
             self._open_doors()
+            self._end_logins()
             if self.state.store.database.notice_changes():
                 log.info("the store was changed by another process; all promises are broken")
                 await self.state.hosts.break_everything()

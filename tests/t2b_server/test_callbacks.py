@@ -274,3 +274,21 @@ async def test_no_break_is_lost_whatever_the_order(tmp_path: Path, autojump_cloc
         for client, beliefs in zip(readers, believed, strict=True):
             for fid, (version, breaks) in beliefs.items():
                 assert version == current[fid] or fid in client.broken[breaks:]
+
+
+async def test_revoking_logins_ends_those_in_use(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A changed key alone ends nobody's; nor does a revocation that of clients who showed no token."""
+    async with serving(tmp_path) as (realm, nursery):
+        user = realm.add_user("ann")
+        ann, nobody = await realm.client(nursery, user), await realm.client(nursery)
+        request = calls.GetAttr(fid=realm.root)
+        realm.store.change_token_key(now=realm.now)
+        await trio.sleep(3)
+        assert (await ann.ask_code(request))[0] == 0
+        late = await realm.client(nursery, user)
+        realm.store.change_token_key(now=realm.now, revoke=True)
+        await trio.sleep(3)
+        assert (await ann.ask_code(request))[0] == Rpc2Code.NAKED
+        assert (await late.ask_code(request))[0] == Rpc2Code.NAKED
+        assert (await nobody.ask_code(request))[0] == 0
+        assert (await (await realm.client(nursery, user)).ask_code(request))[0] == 0

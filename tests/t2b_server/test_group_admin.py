@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def run(*argv: str, text: str = "") -> Result:
     return CliRunner().invoke(main, argv, input=text)
 
 
+def test_servers_that_are_started_together_find_one_another(tmp_path: Path) -> None:
+    """All have looked before the first has said where it is: then the last knows all, and tells them."""
+    wanted = Wanted("group.test", tmp_path, 3, None, (), 9)
+    with ExitStack() as stores:
+        made = [stores.enter_context(prepare(wanted, one, f"127.0.0.{one}")) for one in EVERYBODY]
+        for store in made:
+            announce(wanted, store)
+        assert [len(store.servers()) for store in made] == [1, 2, 3]
+
+
 @pytest.fixture
 def realm(tmp_path: Path) -> Path:
     """The directory of three servers that have never run."""
@@ -35,8 +46,8 @@ def realm(tmp_path: Path) -> Path:
     for number in EVERYBODY:
         with prepare(wanted, number, f"127.0.0.{number}") as store:
             announce(wanted, store)
-    with prepare(wanted, 1, "127.0.0.1"):
-        pass  # it reads where the others are
+    with prepare(wanted, 1, "127.0.0.1") as store:
+        announce(wanted, store)  # it reads where the others are
     return wanted.data
 
 

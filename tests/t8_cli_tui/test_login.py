@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -156,6 +157,28 @@ def stop(home: Home) -> None:
     home.run("unmount")
     while home.socket.exists():
         time.sleep(0.02)
+
+
+CHILD = """
+import ctypes, os, resource
+from realmfs.host.process import keep_secrets
+keep_secrets()
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE), oct(os.umask(0)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_daemon_and_server_leave_no_core_dumps(home: Home, served: Path) -> None:
+    start(home, served)
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    (server,) = [pid for pid in children if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    for pid in (home.daemon_pid(), server):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], check=True, capture_output=True, text=True, env=home.environment
+    )
+    assert done.stdout.split() == ["0", "0", "0", "0o77"]
 
 
 def test_nothing_secret_is_logged_or_shown(home: Home, served: Path) -> None:
