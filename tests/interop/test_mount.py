@@ -14,7 +14,7 @@ VISIBLE_WITHIN = 1.0
 """Seconds from the reference client's word that a change is at the servers until it shows here."""
 SENT_WITHIN = 20.0
 """Seconds until what was written here is at the servers."""
-ROUNDS = 20
+ROUNDS = 8
 SIZES = [0, 1, 2047, 2048, 4096, 65_537, 3_000_001]
 
 
