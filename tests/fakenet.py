@@ -64,6 +64,11 @@ class FakeNetwork:
             self._cuts.add(frozenset(hosts))
         self._cuts.update(frozenset((a, b)) for a in hosts for b in hosts if a < b)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether anybody is cut off from anybody."""
+        return bool(self._cuts)
+
     def heal(self) -> None:
         """Undo every partition."""
         self._cuts.clear()

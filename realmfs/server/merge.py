@@ -22,7 +22,8 @@ of a single child, which stays and is marked, if it was
 
 A merged directory has the slot-wise maximum of all vectors. That is unique to the merge: a slot counts what
 its server has executed, so nobody else reaches the same numbers without having executed the same updates. The
-store id is a digest of the result: servers that merge the same replicas make the same version. Only where
+store id is that of a replica which has the result already, else a digest of it: servers that merge the same
+replicas make the same version. Only where
 vectors do not tell the truth (a replica that has the maximum lacks something) does the merging server count
 one more update of its own, and must then be the first to execute it.
 """
@@ -341,9 +342,12 @@ class _Merge:
     def _with_version(
         self, merged: MergedDirectory, whole: list[DirectoryView], newest: list[DirectoryView]
     ) -> MergedDirectory:
-        """Give the result its vector, store id and pages."""
-        same = [view for view in newest if is_merged(view, merged)]
-        known = min((view.row.vv.store_id for view in same if view.row is not None), default=None)
+        """Give the result its vector, store id and pages.
+
+        What a replica has already keeps its store id, by which a client knows what was executed.
+        """
+        same = [view for view in newest or whole if is_merged(view, merged)]
+        known = max((view.row.vv.store_id for view in same if view.row is not None), default=None)
         vv = merged.vv
         if known is None:
             if newest:

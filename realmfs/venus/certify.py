@@ -86,6 +86,36 @@ class Certifier:
             found = await self._versions_refused(records, uid)
         return found
 
+    async def is_done(self, records: Sequence[AnyRecord], uid: int) -> bool:
+        """Tell whether the servers' names are as if a batch of unknown outcome had been executed.
+
+        Servers that have made their replicas equal since then may have given the directories new store ids.
+        Only of records about names alone; whoever did it, there is nothing left to do. Raises CodaError.
+        """
+        if not all(isinstance(record, (*_MAKES, Link, Remove, RemoveDir, Rename)) for record in records):
+            return False
+        wanted: dict[tuple[Fid, bytes], Fid | None] = {}
+        for record in records:
+            if isinstance(record, Rename):
+                wanted[record.old_parent, record.old_name] = None
+                wanted[record.new_parent, record.new_name] = record.fid
+            elif isinstance(record, (*_MAKES, Link, Remove, RemoveDir)):
+                gone = isinstance(record, Remove | RemoveDir)
+                wanted[record.parent, record.name] = None if gone else record.fid
+        group = self._core.group(self._volume)
+        found: dict[Fid, Names] = {}
+        for (parent, name), child in wanted.items():
+            if parent not in found:
+                try:
+                    found[parent] = await _names(group, parent, uid, inserts=False)
+                except CodaError as error:
+                    if error.code not in _GONE:
+                        raise
+                    found[parent] = {}
+            if found[parent].get(name) != child:
+                return False
+        return True
+
     async def _names_refused(self, records: Sequence[AnyRecord], uid: int, thorough: bool) -> Refusal | None:
         directories: dict[Fid, Names | None] = {}
         made = {record.fid for record in records if isinstance(record, MakeDir)}

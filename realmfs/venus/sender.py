@@ -18,8 +18,8 @@
 
 What must not happen, and why it does not
 
-* Lost: a record is deleted only in `Committer.commit`, which needs a server's 0 or an object seen with the
-  record's store id.
+* Lost: a record is deleted only in `Committer.commit`, which needs a server's 0, an object seen with the
+  record's store id, or names at the servers that are as if all of the batch had been done.
 * Applied twice: store ids stay with frozen records, over restarts as well. A server that knows them answers
   EALREADY; one that has forgotten finds other store ids in the objects and refuses. While an outcome is
   unknown nothing else of the volume is sent.
@@ -521,6 +521,11 @@ class Sender:
         slots = await self._committer.executed_at(volume, frozen, records)
         if slots:
             self._committer.found(volume, frozen, records, slots)
+            self._doubts = 0
+            self._unsettled = False
+            return True
+        if await self._certifier.is_done(records, sent_as(frozen[0])):
+            self._committer.found(volume, frozen, records, ())
             self._doubts = 0
             self._unsettled = False
             return True

@@ -3,6 +3,9 @@
 Every write has contents of its own, every created thing a name of its own: its mark. A client that changes
 a file has read it through the same handle, so its new mark stands for all that it has seen there. A mark
 that nothing has replaced must be found in the end: at a server, or in the log of a client.
+
+A file keeps its number however it is renamed. What a client was shown of a file it may not be shown older,
+until an event says that its cache has let go of the file.
 """
 
 from __future__ import annotations
@@ -21,14 +24,21 @@ class Ledger:
     replaced: set[bytes] = field(default_factory=set)
     before: dict[bytes, bytes] = field(default_factory=dict)
     """The mark that a version was written over."""
-    seen: dict[int, set[bytes]] = field(default_factory=dict)
-    """Versions that a client has seen, with all that came before them, without the newest: too old for it."""
+    files: dict[bytes, int] = field(default_factory=dict)
+    """Which file has or had a name."""
+    seen: dict[tuple[int, int], set[bytes]] = field(default_factory=dict)
+    """By client and file: what came before the versions that the client has seen, too old for it."""
+    evictions: int = 0
     _count: int = 0
 
     def mark(self, kind: str) -> bytes:
         """Make a new mark."""
         self._count += 1
         return b"%c%08d" % (kind.encode(), self._count)
+
+    def made(self, name: bytes) -> None:
+        """Note that a file of this name may be seen from now on."""
+        self.files[name] = len(self.files)
 
     def done(self, mark: bytes, instead_of: bytes = b"") -> None:
         """Note an acknowledged change."""
@@ -39,12 +49,24 @@ class Ledger:
         """Note an acknowledged removal."""
         self.replaced.add(mark)
 
-    def opened(self, client: int, mark: bytes) -> None:
-        """Note what a client was shown; fail if it has already seen a later version."""
-        too_old = self.seen.setdefault(client, set())
-        assert mark not in too_old, f"client {client} opened {mark!r}, and had seen a later version"
+    def moved(self, old: bytes, new: bytes) -> None:
+        """Note that a file may be seen under another name."""
+        self.files[new] = self.files[old]
+
+    def opened(self, client: int, name: bytes, mark: bytes) -> None:
+        """Note what a client was shown; fail if it has already seen a later version, and has it still."""
+        if name not in self.files:  # a version that was kept beside the other
+            self.made(name)
+        too_old = self.seen.setdefault((client, self.files[name]), set())
+        assert mark not in too_old, f"client {client} opened {mark!r} of {name!r}, and had seen later"
         while mark := self.before.get(mark, b""):
             too_old.add(mark)
+
+    def evicted(self, client: int, label: str) -> None:
+        """Note that a client says that it has let go of an object."""
+        number = self.files.get(label.rpartition("/")[2].encode())
+        if number is not None and self.seen.pop((client, number), None) is not None:
+            self.evictions += 1
 
     def missing(self, found: bytes) -> list[bytes]:
         """Return the acknowledged marks that are nowhere in all that was found."""

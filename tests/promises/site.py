@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from realmfs.cache.limits import Limits
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.venus.face import FileSystem
 from realmfs.venus.settings import VenusSettings
@@ -156,13 +157,15 @@ class Site:
         self.realms_file.write_text(servers.realms_line)
         self._count = 0
 
-    async def client(self, points: CrashPoints | None = None, **settings: Any) -> MortalClient:
+    async def client(
+        self, points: CrashPoints | None = None, *, limits: Limits = LIMITS, **settings: Any
+    ) -> MortalClient:
         """Start a client with an empty cache."""
         self._count += 1
         directory = self.directory / f"client{self._count}"
         directory.mkdir()
         chosen = VenusSettings(**settings)
-        client = MortalClient(self, f"10.0.1.{self._count}", directory, LIMITS, chosen)  # type: ignore[arg-type]  # all it needs
+        client = MortalClient(self, f"10.0.1.{self._count}", directory, limits, chosen)  # type: ignore[arg-type]  # all it needs
         client.points = points
         return await client.start()
 

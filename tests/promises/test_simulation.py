@@ -1,32 +1,66 @@
 """Five servers, three clients, random partitions, crashes and restarts: in the end nothing is gone.
 
 `REALMFS_SEED` chooses the seed, `REALMFS_OPERATIONS` the number of operations; `make soak` does 10 000.
-The work is one operation at a time, of a random client; reintegration, resolution and catch-up go on
-beside it. After the last one all is healed. A replica must then equal the others or be marked in conflict,
-and every acknowledged change be at a server, in the log of a client, or replaced by a later one.
+Each client gives and takes away names of what it has made itself, and writes to all files: so files may be
+in conflict, directories never. The work is one operation at a time, of a random client; reintegration,
+resolution and catch-up go on beside it, and now and then somebody settles a conflict. One of the clients has
+a cache too small for all there is, so that things go from it.
+
+    each operation   succeeds, or is refused for a reason that there is: trouble now or lately, a name that
+                     somebody else took away, a conflict. It never shows a version older than one that the
+                     client has in its cache; what goes from there is told
+    at the end       all is healed. A replica equals the others or is marked in conflict; every acknowledged
+                     change is at a server, in the log of a client, or replaced by a later one; a log holds
+                     only what waits for a decision; all clients see what the servers have
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections import Counter
+import re
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from realmfs.vice.errors import CodaError
+from realmfs.cache.limits import Limits
+from realmfs.control import messages
+from realmfs.control.conflicts import Conflicts
+from realmfs.control.protocol import ControlError
+from realmfs.venus.batch import Why
+from realmfs.venus.events import Replaced, Watcher
+from realmfs.venus.face import Caller
+from realmfs.venus.node import Node
+from realmfs.vice.errors import CodaError, Code
 from tests.group import address
 from tests.promises.simulated import MARK, Ledger
 from tests.promises.site import ROOT, MortalClient, Site, site
+from tests.repeatable import repeatable
 from tests.seeds import first_seed
-from tests.t5_venus.world import ME
+from tests.t5_venus.world import LIMITS, ME
 
 Clock = trio.abc.Clock
 SEED = first_seed()
 FEW = int(os.environ.get("REALMFS_OPERATIONS") or 150)
-MANY = 10_000
+MANY = int(os.environ.get("REALMFS_OPERATIONS") or 10_000)
+SMALL = Limits(bytes=64 << 20, objects=48, log_records=20_000, reserve=0)
+LATELY = 60.0
+"""Seconds for which trouble that is over excuses refusals: servers find each other, and make up."""
+AWAY = frozenset({Code.ETIMEDOUT, Code.EWOULDBLOCK, Code.EAGAIN, Code.ENOSPC})
+"""What servers out of reach may be answered for, ENOSPC by a cache full of what cannot be sent."""
+CONFLICT = frozenset({Code.EISDIR, Code.EINCONS, Code.EROFS, Code.ENOTDIR, Code.ELOOP, Code.EIO})
+"""What may happen to names that lead to several versions."""
+MARKS = re.compile(rb"[fdv]\d{8}")
+AUTHOR = Caller(ME.uid, ME.gid, 0, kernel=False)
+Act = Callable[[MortalClient, int], Awaitable[None]]
+
+
+class Gone(Exception):  # noqa: N818  # it is what happens to names, not a mistake
+    """A name that a client had seen is not there."""
 
 
 class Simulation:
@@ -36,36 +70,112 @@ class Simulation:
         self.site, self.clients, self.rng = where, clients, rng
         self.ledger = Ledger()
         self.counts: Counter[str] = Counter()
+        self.known: list[deque[str]] = [deque(maxlen=20) for _ in clients]
+        self.own: list[set[bytes]] = [set() for _ in clients]
+        self.watchers: list[Watcher | None] = [None for _ in clients]
+        self.trouble_until = 0.0
+        self._open = ExitStack()
+        for number in range(len(clients)):
+            self.watch(number)
+
+    # -- one operation ---------------------------------------------------------------------------------
 
     async def operate(self, number: int) -> None:
-        """Do one thing at one client; a refusal is no promise."""
+        """Do one thing at one client; a refusal is no promise, but needs a reason."""
         client = self.clients[number]
-        kinds = [self.create, self.write, self.write, self.read, self.read, self.mkdir]
-        kind = self.rng.choice([*kinds, self.rename, self.remove])
+        acts = [self.create, self.write, self.write, self.write, self.read, self.read, self.read, self.read]
+        act: Act = self.rng.choice([*acts, self.mkdir, self.rename, self.remove])
+        self._at = ""
         try:
-            await kind(client, number)
-            self.counts[kind.__name__] += 1
-        except (CodaError, FileNotFoundError):
-            self.counts["refused"] += 1
+            await act(client, number)
+        except CodaError as error:
+            self._refused(client, number, act.__name__, error.code)
+        except (FileNotFoundError, Gone):
+            self._refused(client, number, act.__name__, Code.ENOENT)
+        else:
+            self.counts[act.__name__] += 1
+
+    _at = ""
+    """The path that is worked on."""
+
+    def _refused(self, client: MortalClient, number: int, what: str, code: Code) -> None:
+        """Fail unless there is a reason for a refusal."""
+        self.counts[f"refused: {code.name}"] += 1
+        if self._at in self.known[number]:
+            self.known[number].remove(self._at)
+        names = [part.encode() for part in self._at.split("/")[2:]]
+        explained = (
+            (code in AWAY and self.is_trouble)
+            or (code is Code.ENOENT and not self.ledger.replaced.isdisjoint(names))
+            or (code in CONFLICT | AWAY | {Code.ENOENT} and self._in_conflict(client, names))
+        )
+        assert explained, (
+            f"{what} {self._at} at client {number}: {code.name}, at {trio.current_time():.1f}, in conflict: "
+            f"{client.venus.core.conflicts.all()}"
+        )
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether something is cut off or dead, or was not long ago."""
+        return trio.current_time() < self.trouble_until
+
+    def note_trouble(self) -> None:
+        """Move the end of the present trouble."""
+        if self.site.net.is_cut or set(self.site.servers.running) != set(self.site.servers.numbers):
+            self.trouble_until = trio.current_time() + LATELY
+
+    def _in_conflict(self, client: MortalClient, names: list[bytes]) -> bool:
+        """Whether a client has an object of these names in conflict, or the root, or a server has any."""
+        mine = {node.name for node in client.venus.core.conflicts.all()}
+        theirs = any(self.site.servers.conflicts(n) for n in self.site.servers.numbers)
+        return theirs or bool(mine & {b"", *names})
+
+    # -- choosing --------------------------------------------------------------------------------------
 
     async def directory(self, client: MortalClient) -> str:
         """Choose a directory, as this client sees them."""
+        self._at = ROOT
         inside = sorted(name for name in await client.ls(ROOT) if name.startswith("d"))
-        return f"{ROOT}/{self.rng.choice(inside)}" if inside and self.rng.random() < 0.7 else ROOT
+        self._at = f"{ROOT}/{self.rng.choice(inside)}" if inside and self.rng.random() < 0.7 else ROOT
+        return self._at
 
-    async def file(self, client: MortalClient) -> str:
-        """Choose a file, as this client sees them."""
-        above = await self.directory(client)
-        files = sorted(name for name in await client.ls(above) if name.startswith("f"))
-        if not files:
-            raise FileNotFoundError(above)
-        return f"{above}/{self.rng.choice(files)}"
+    async def file(self, client: MortalClient, number: int) -> str:
+        """Choose a file, as this client sees them: often one that it has worked with."""
+        known = self.known[number]
+        if known and self.rng.random() < 0.6:
+            self._at = self.rng.choice(sorted(known))
+            return self._at
+        for _ in range(6):
+            above = await self.directory(client)
+            files = sorted(name for name in await client.ls(above) if name.startswith("f"))
+            if files:
+                self._at = f"{above}/{self.rng.choice(files)}"
+                known.append(self._at)
+                return self._at
+        await self.create(client, number)
+        return self._at
+
+    async def _found(self, client: MortalClient, number: int) -> tuple[str, int]:
+        """Choose a file that is one file; return where it is."""
+        for _ in range(5):
+            path = await self.file(client, number)
+            attr = await client.look(path)
+            if attr.mode & 0o170000 != 0o040000:
+                return path, attr.ino
+        raise CodaError(Code.EISDIR, path)
+
+    # -- work ------------------------------------------------------------------------------------------
 
     async def create(self, client: MortalClient, number: int) -> None:
         name = self.ledger.mark("f")
-        parent = await client.look(await self.directory(client))
+        above = await self.directory(client)
+        parent = await client.look(above)
+        self.ledger.made(name)
         opened, _ = await client.venus.create(ME, parent.ino, name, 0o644, os.O_WRONLY)
         self.ledger.done(name)
+        self.own[number].add(name)
+        self._at = f"{above}/{name.decode()}"
+        self.known[number].append(self._at)
         await self._fill(client, opened.handle, b"")
 
     async def _fill(self, client: MortalClient, handle: int, over: bytes) -> None:
@@ -80,65 +190,151 @@ class Simulation:
         self.ledger.done(mark, over)
 
     async def write(self, client: MortalClient, number: int) -> None:
-        attr = await client.look(await self.file(client))
-        opened = await client.venus.open(ME, attr.ino, os.O_RDWR)
+        path, ino = await self._found(client, number)
+        opened = await client.venus.open(ME, ino, os.O_RDWR)
         over = b""
         try:
             over = bytes(await client.venus.read(opened.handle, 0, MARK))
         except CodaError:
             await client.venus.release(opened.handle)
             raise
-        self.ledger.opened(number, over)
+        self._shown(number, path, over)
         await self._fill(client, opened.handle, over)
 
     async def read(self, client: MortalClient, number: int) -> None:
-        self.ledger.opened(number, await client.read(await self.file(client)))
+        path, _ = await self._found(client, number)
+        self._shown(number, path, await client.read(path))
+
+    def _shown(self, number: int, path: str, contents: bytes) -> None:
+        """Check what a client shows against what it has shown, and has not let go of."""
+        self.listen(number)
+        self.ledger.opened(number, path.rpartition("/")[2].encode(), contents)
+
+    def listen(self, number: int) -> None:
+        """Hear what a client has let go of."""
+        watcher = self.watchers[number]
+        assert watcher is not None
+        for event in watcher.waiting():
+            if isinstance(event, Replaced):
+                self.ledger.evicted(number, event.object)
 
     async def mkdir(self, client: MortalClient, number: int) -> None:
         name = self.ledger.mark("d")
-        if len(await client.ls(ROOT)) < 60:
+        self._at = ROOT
+        if len([one for one in await client.ls(ROOT) if one.startswith("d")]) < 20:
             await client.mkdir(f"{ROOT}/{name.decode()}")
             self.ledger.done(name)
 
     async def rename(self, client: MortalClient, number: int) -> None:
-        old, name = await self.file(client), self.ledger.mark("f")
-        await client.rename(old, f"{await self.directory(client)}/{name.decode()}")
-        self.ledger.done(name, old.rpartition("/")[2].encode())
+        above, name = await self.directory(client), self.ledger.mark("f")
+        old, _ = await self._found(client, number)
+        gone = old.rpartition("/")[2].encode()
+        if gone not in self.own[number]:
+            return
+        self.ledger.moved(gone, name)
+        await client.rename(old, f"{above}/{name.decode()}")
+        self.ledger.done(name, gone)
+        self.own[number] ^= {name, gone}
+        self._forget(gone)
+
+    def _forget(self, gone: bytes) -> None:
+        """Nobody need look for a name that is not there any more."""
+        for known in self.known:
+            for path in [path for path in known if path.endswith(gone.decode())]:
+                known.remove(path)
 
     async def remove(self, client: MortalClient, number: int) -> None:
-        path = await self.file(client)
-        contents = await client.read(path)
-        self.ledger.opened(number, contents)
+        path, _ = await self._found(client, number)
+        contents, name = await client.read(path), path.rpartition("/")[2].encode()
+        self._shown(number, path, contents)
+        if name not in self.own[number]:
+            return
         await client.unlink(path)
         self.ledger.gone(contents)
-        self.ledger.gone(path.rpartition("/")[2].encode())
+        self.ledger.gone(name)
+        self._forget(name)
+
+    # -- what happens to them --------------------------------------------------------------------------
 
     async def weather(self) -> None:
         """Cut between two random sides, mend, kill and start servers and clients, let time pass."""
         chance, servers = self.rng.random(), self.site.servers
-        if chance < 0.03:
-            hosts = [*map(address, servers.numbers), *(client.host for client in self.clients)]
-            side = set(self.rng.sample(hosts, self.rng.randint(1, len(hosts) - 1)))
-            for one in side:
-                for other in set(hosts) - side:
-                    self.site.net.partition(one, other)
-            self.counts["partitions"] += 1
-        elif chance < 0.08:
+        if chance < 0.01 or (chance < 0.04 and self.site.net.is_cut):
+            self._cut()
+        elif chance < 0.06:
             self.site.net.heal()
-        elif chance < 0.11:
+        elif chance < 0.07:
             await self.site.down(self.rng.choice(servers.numbers))
             self.counts["server crashes"] += 1
-        elif chance < 0.16:
+        elif chance < 0.10:
             await self.site.start_all()
-        elif chance < 0.18:
-            await self.rng.choice(self.clients).restart()
-            self.counts["client crashes"] += 1
-        elif chance < 0.28:
-            await trio.sleep(self.rng.choice([1, 10, 60]))
+        elif chance < 0.11:
+            await self._restart(self.rng.randrange(len(self.clients)))
+        elif chance < 0.21:
+            await trio.sleep(self.rng.choice([1, 10, 60, 100]))
+        elif chance < 0.26 and not self.is_trouble:
+            await self.decide(self.rng.randrange(len(self.clients)))
+        self.note_trouble()
+
+    async def decide(self, number: int) -> None:
+        """Settle the conflicts that a client knows of, as a person would; of files one version may go."""
+        client = self.clients[number]
+        for node in client.venus.core.conflicts.all():
+            keep = "both" if node.is_directory else self.rng.choice(["local", "server", "both"])
+            versions = await self._versions(client, node)
+            settle = Conflicts(client.venus, client.directory).methods(AUTHOR)["conflicts.settle"]
+            try:
+                await settle.run(messages.Settle(id=node.ino, keep=keep))
+            except (ControlError, CodaError) as error:
+                print(f"not settled with {keep}: {node}: {error}")
+                self.counts["not settled"] += 1
+                continue
+            self.counts["settled"] += 1
+            for mark in versions:
+                self.ledger.gone(mark)
+
+    async def _versions(self, client: MortalClient, node: Node) -> set[bytes]:
+        """Return the contents or names that the versions of an object in conflict have: some may go."""
+        found = {node.name}
+        for record in client.venus.core.conflicts.about(node.ino):
+            found |= set(MARKS.findall(record.record))
+        with suppress(CodaError):
+            for version in await client.venus.versions.all(ME, node):
+                if version.node.is_directory:
+                    directory = await client.venus.fetcher.directory(version.node, ME.uid)
+                    found |= set(directory.names())
+                else:
+                    content = await client.venus.fetcher.whole(version.node, ME.uid)
+                    found.add(bytes(content.read(0, MARK)))
+        return found
+
+    def _cut(self) -> None:
+        """Cut in two, other sides than before: servers that have an update, and a client who knows it."""
+        self.site.net.heal()
+        hosts = [*map(address, self.site.servers.numbers), *(client.host for client in self.clients)]
+        side = set(self.rng.sample(hosts, self.rng.randint(1, len(hosts) - 1)))
+        for one in side:
+            for other in set(hosts) - side:
+                self.site.net.partition(one, other)
+        self.counts["partitions"] += 1
+
+    async def _restart(self, number: int) -> None:
+        self.listen(number)
+        await self.clients[number].restart()
+        self.counts["client crashes"] += 1
+        self.trouble_until = trio.current_time() + LATELY
+        self.watch(number)
+
+    def watch(self, number: int) -> None:
+        """Listen to the events of a client's present life."""
+        self.watchers[number] = self._open.enter_context(self.clients[number].venus.events.watch(100_000))
+
+    # -- the end ---------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
         """Heal everything, look at everything, wait."""
         await self.site.all_up()
+        self.note_trouble()
         for _ in range(3):
             for client in self.clients:
                 client.realms.network_changed()
@@ -147,24 +343,53 @@ class Simulation:
                 await self.look_at_all(number)
         await self.site.servers.settled(900)
 
-    async def look_at_all(self, number: int) -> None:
-        """Open everything that a client can open."""
-        client = self.clients[number]
+    async def look_at_all(self, number: int) -> dict[bytes, bytes]:
+        """Open everything that a client can open; return the contents by name."""
+        client, found = self.clients[number], dict[bytes, bytes]()
+        self._at = ROOT
         for above in [ROOT, *(f"{ROOT}/{name}" for name in await client.ls(ROOT) if name[0] == "d")]:
+            self._at = above
             try:
-                for name in await client.ls(above):
-                    if name.startswith("f"):
-                        await self._look_at(client, number, f"{above}/{name}")
-            except (CodaError, FileNotFoundError):
-                self.counts["unreadable at the end"] += 1
+                names = await client.ls(above)
+            except (CodaError, FileNotFoundError) as error:
+                self._refused(client, number, "list", getattr(error, "code", Code.ENOENT))
+                continue
+            for name in names:
+                if name.startswith("f"):
+                    await self._look_at(client, number, f"{above}/{name}", found)
+        return found
 
-    async def _look_at(self, client: MortalClient, number: int, path: str) -> None:
+    async def _look_at(self, client: MortalClient, number: int, path: str, found: dict[bytes, bytes]) -> None:
+        self._at = path
         try:
             contents = await client.read(path)
-        except (CodaError, FileNotFoundError):
-            self.counts["unreadable at the end"] += 1
+        except (CodaError, FileNotFoundError) as error:
+            self._refused(client, number, "read", getattr(error, "code", Code.ENOENT))
             return
-        self.ledger.opened(number, contents)
+        self._shown(number, path, contents)
+        found[path.rpartition("/")[2].encode()] = contents
+
+    async def check(self) -> None:
+        """Compare what there is with what there must be."""
+        servers = self.site.servers
+        assert not self.ledger.missing(self.everything()), "acknowledged, and gone"
+        servers.assert_equal()
+        assert not [node for n in servers.numbers for node in servers.conflicts(n) if node[0] & 1]
+        for number, client in enumerate(self.clients):
+            log = client.cache.log
+            for key in log.volumes():
+                volume = client.venus.core.volumes.by_key(key)
+                assert volume.waiting_for == Why.DECISION.value, f"client {number}: {volume.waiting_for}"
+                assert list(log.blocked()), f"client {number} waits for a decision about nothing"
+            if not log.count and not any(map(servers.conflicts, servers.numbers)):
+                assert await self.look_at_all(number) == self._at_servers(), f"client {number}"
+
+    def _at_servers(self) -> dict[bytes, bytes]:
+        """Return the files of a replica by name."""
+        contents = self.site.servers.contents(self.site.servers.numbers[0])
+        entries = [entry for row in contents.values() if isinstance(row[-1], list) for entry in row[-1]]
+        files = [(name, node) for name, *node in entries if name.startswith(b"f")]
+        return {name: contents[vnode, unique][-1] or b"" for name, (vnode, unique) in files}
 
     def everything(self) -> bytes:
         """Return all contents and names of all replicas and logs."""
@@ -183,26 +408,33 @@ async def simulate(directory: Path, seed: int, operations: int) -> None:
     """Run one simulation and check what is left."""
     print(f"REALMFS_SEED={seed} REALMFS_OPERATIONS={operations}")
     async with site(directory, count=5, seed=seed) as where:
-        clients = [await where.client(own_servers=True) for _ in range(3)]
+        limits = (LIMITS, LIMITS, SMALL)
+        clients = [await where.client(own_servers=True, limits=one) for one in limits]
         run = Simulation(where, clients, random.Random(seed))
-        for _ in range(operations):
-            await run.operate(run.rng.randrange(len(clients)))
-            await run.weather()
-        await run.settle()
-        missing = run.ledger.missing(run.everything())
-        in_conflict = {node for n in where.servers.numbers for node in where.servers.conflicts(n)}
-        print(dict(run.counts), "marked in conflict:", len(in_conflict), "at", round(trio.current_time()))
-        assert not missing, f"acknowledged, and gone: {missing}"
-        where.servers.assert_equal()
+        try:
+            for _ in range(operations):
+                await run.operate(run.rng.randrange(len(clients)))
+                await run.weather()
+            await run.settle()
+            await run.check()
+        finally:
+            in_conflict = {node for n in where.servers.numbers for node in where.servers.conflicts(n)}
+            print(dict(run.counts), "evictions told:", run.ledger.evictions, end=" ")
+            print("marked in conflict:", len(in_conflict), "at", round(trio.current_time()))
+        refused = sum(count for what, count in run.counts.items() if what.startswith("refused"))
+        assert refused < operations / 3, "most of it is done"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.logs(".")
 async def test_a_simulation(tmp_path: Path, autojump_clock: Clock) -> None:
-    await simulate(tmp_path, SEED, FEW)
+    with repeatable(SEED):
+        await simulate(tmp_path, SEED, FEW)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.logs(".")
 async def test_a_long_simulation(tmp_path: Path, autojump_clock: Clock) -> None:
-    await simulate(tmp_path, SEED, MANY)
+    with repeatable(SEED):
+        await simulate(tmp_path, SEED, MANY)

@@ -46,12 +46,12 @@ class GroupWorld:
         self.realms_file.write_text(servers.realms_line)
         self._count = 0
 
-    async def client(self) -> Client:
+    async def client(self, *, own_servers: bool = True) -> Client:
         """Start a client with an empty cache."""
         self._count += 1
         directory = self.directory / f"client{self._count}"
         directory.mkdir()
-        settings = VenusSettings(own_servers=True)
+        settings = VenusSettings(own_servers=own_servers)
         client = Client(self, f"10.0.1.{self._count}", directory, LIMITS, settings)  # type: ignore[arg-type]  # all it needs
         return await client.start()
 

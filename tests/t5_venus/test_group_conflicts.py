@@ -217,3 +217,35 @@ async def test_a_name_made_on_both_sides(tmp_path: Path, autojump_clock: trio.ab
                 assert found == (LEFT if keep == S1 else RIGHT)
             assert client.venus.core.conflicts.all() == []
         await equal(made)
+
+
+async def test_what_was_done_before_a_crash_is_found_done_though_the_servers_have_merged_since(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """One server has removed the file and could not say so; with the others' changes the store id went."""
+    async with world(tmp_path) as made:
+        a, b = await made.client(own_servers=False), await made.client()
+        await a.write(f"{HOME}/gone", b"")
+        await a.drained()
+        await trio.sleep(30)
+        for one, other in ((a.host, S1), (a.host, S2), (b.host, S3), (S1, S3), (S2, S3)):
+            made.net.partition(*sorted((one, other)))
+        await trio.sleep(120)
+        await b.mkdir(f"{HOME}/new")
+        await b.drained()
+
+        def is_done() -> bool:
+            return b"gone" not in made.servers.names(3)
+
+        made.net.tap = lambda datagram, sender, receiver: sender[0] != S3 or not is_done()
+        await a.unlink(f"{HOME}/gone")
+        await until(is_done)
+        await a.kill()
+        made.net.tap = None
+        made.net.heal()
+        await trio.sleep(120)
+        await a.start()
+        await a.drained(600)
+        assert a.venus.core.conflicts.all() == []
+        assert await a.ls(HOME) == ["new"]
+        await equal(made)
