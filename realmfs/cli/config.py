@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from realmfs.cli.daemon import json_option
+from realmfs.cli.daemon import json_option, with_daemon
 from realmfs.cli.show import print_json, print_table
+from realmfs.control.client import Client
 from realmfs.host.paths import Paths
 from realmfs.host.settings import FILE, KEYS, settle
 
@@ -54,3 +55,16 @@ def _text(value: object) -> str:
         case (host, port):
             return f"{host}:{port}" if port else str(host)
     return str(value)
+
+
+@command.command("log-level")
+@click.argument("level", required=False, type=click.Choice(["debug", "info", "warning", "error"]))
+@json_option
+@with_daemon
+def log_level(client: Client, level: str | None, as_json: bool) -> None:
+    """Have the running daemon log more or less, until it ends; without LEVEL: tell how much it logs."""
+    answer = client.call("daemon.log_level", level=level)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"the daemon logs {answer['level']} and what is graver")

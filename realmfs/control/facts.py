@@ -1,5 +1,6 @@
 """What the daemon tells about itself, gathered from the rings below: `Facts` for the control socket."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from realmfs.cache.cache import Cache
 from realmfs.cache.volumes import VolumeRow
 from realmfs.control import messages, volumemessages
 from realmfs.control.pages import Paged, VolumePage, breathe, numbers_of, size_of
+from realmfs.control.protocol import ControlError
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import Server
 from realmfs.realms.server import State as ServerState
@@ -36,6 +38,14 @@ class Kernel(Protocol):
 
     def under_way(self) -> Sequence[tuple[str, float]]:
         """Return operation and age in seconds of each request that waits."""
+        ...
+
+    def be_patient(self, uid: int, patient: bool) -> None:
+        """Let a user's requests wait for ever rather than fail because nobody answers, or no more."""
+        ...
+
+    def is_patient(self, uid: int) -> bool:
+        """Tell whether they do."""
         ...
 
     def open_files(self) -> int:
@@ -175,6 +185,15 @@ class DaemonFacts:
     def settings(self) -> dict[str, str]:
         """Return the settings in effect."""
         return dict(self._settings)
+
+    def patience(self, uid: int, wanted: bool | None) -> bool:
+        """Let a user's programs wait for servers for ever, or no more; return what holds now."""
+        if self.kernel is None:
+            text = "there is no mount: only programs on it can wait. Start one: realmfs mount"
+            raise ControlError.of_errno(errno.ENODEV, text)
+        if wanted is not None:
+            self.kernel.be_patient(uid, wanted)
+        return self.kernel.is_patient(uid)
 
     def stopping(self) -> messages.Stopping:
         """Return what will be left when the daemon ends."""

@@ -79,7 +79,9 @@ class Habits:
             201: _hoard_delete,
             203: _hoard_clear,
             204: _hoard_list,
+            205: _wait_forever,
             206: _hoard_walk,
+            208: _path_of,
             212: _purge,
             216: _disconnect,
             217: _reconnect,
@@ -225,6 +227,19 @@ async def _fid(job: _Job) -> bytes:
     volume, vnode, unique = (int(part, 16) for part in told.details["fid"].split("."))
     words = _FID_AND_VECTOR.pack(volume, vnode, unique, *_vector(told.details.get("vv", "")))
     return words + told.details["realm"].encode().ljust(_REALM_FIELD, b"\0")
+
+
+async def _path_of(job: _Job) -> bytes:
+    volume, vnode, unique = struct.unpack_from("=3I", job.data)
+    realm = job.data[12:].split(b"\0", 1)[0].decode("ascii", "replace")
+    told = await job.call("path.of_fid", fid=f"{volume:x}.{vnode:x}.{unique:x}", realm=realm)
+    return _c(told.path.partition("/")[2] or ".")
+
+
+async def _wait_forever(job: _Job) -> bytes:
+    (wanted,) = struct.unpack_from("=i", job.data)
+    await job.call("connection.wait", on=bool(wanted))
+    return b""
 
 
 def _vector(text: str) -> list[int]:

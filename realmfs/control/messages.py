@@ -272,6 +272,34 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Whether the caller's programs on the mount wait for servers for ever; None: as it is.
+
+    Parameter and result.
+    """
+
+    on: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """What the daemon logs until it ends: debug, info, warning or error; None: as it is.
+
+    Parameter and result.
+    """
+
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FidOf:
+    """An object by its fid, `volume.vnode.unique` in hexadecimal."""
+
+    fid: str
+    realm: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """`everybody`: of all local users, for root."""
 

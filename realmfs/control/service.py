@@ -7,6 +7,7 @@ rights and log in for himself; methods that steer the daemon are for the daemon'
 
 import errno
 import functools
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from realmfs.control.files import Files
 from realmfs.control.pages import Paged, VolumePage
 from realmfs.control.protocol import (
     HELLO,
+    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     VERSION,
     ControlError,
@@ -30,6 +32,7 @@ from realmfs.control.protocol import (
 )
 from realmfs.venus.face import Caller, FileSystem
 
+_LEVELS = ("debug", "info", "warning", "error")
 OURSELVES = speaker(__version__, VERSION)
 
 
@@ -41,6 +44,7 @@ class Facts(Protocol):
     async def servers(self, check: bool) -> Sequence[messages.ServerInfo]: ...
     async def volumes(self, params: Paged) -> VolumePage: ...
     def settings(self) -> dict[str, str]: ...
+    def patience(self, uid: int, wanted: bool | None) -> bool: ...
     def stopping(self) -> messages.Stopping: ...
     def end(self, force: bool) -> None:
         """Begin the end of the daemon; does not wait."""
@@ -148,6 +152,8 @@ class Session:
             "daemon.status": Method(messages.Nothing, self._status),
             "daemon.settings": Method(messages.Nothing, self._settings),
             "daemon.stop": Method(messages.Stop, self._stop, owner_only=True, then=self._end),
+            "daemon.log_level": Method(messages.LogLevel, self._log_level, owner_only=True),
+            "connection.wait": Method(messages.Wait, self._wait),
             "realms.list": Method(messages.Nothing, self._realms),
             "servers.list": Method(messages.Servers, self._servers),
             "volumes.list": Method(Paged, self._facts.volumes),
@@ -172,6 +178,19 @@ class Session:
 
     async def _status(self, params: messages.Nothing) -> messages.Status:
         return self._facts.status()
+
+    async def _log_level(self, params: messages.LogLevel) -> messages.LogLevel:
+        """Log more or less from now on."""
+        root = logging.getLogger()
+        if params.level is not None:
+            if params.level not in _LEVELS:
+                text = f"there is no log level {params.level[:20]!r}. Say one of {', '.join(_LEVELS)}"
+                raise ControlError(INVALID_PARAMS, text)
+            root.setLevel(params.level.upper())
+        return messages.LogLevel(logging.getLevelName(root.level).lower())
+
+    async def _wait(self, params: messages.Wait) -> messages.Wait:
+        return messages.Wait(self._facts.patience(self._caller.uid, params.on))
 
     async def _settings(self, params: messages.Nothing) -> dict[str, str]:
         return self._facts.settings()

@@ -11,6 +11,7 @@ from realmfs.venus.core import Core
 from realmfs.venus.face import Caller, FileSystem
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError
+from realmfs.vice.types import Fid
 
 
 class VolumeStatuses:
@@ -29,11 +30,41 @@ class VolumeStatuses:
         async def set_quota(params: volumemessages.SetQuota) -> volumemessages.VolumeStatus:
             return await self._set_quota(caller, params)
 
+        async def path_of_fid(params: messages.FidOf) -> messages.PathOf:
+            return await self._path_of_fid(caller, params)
+
         return {
             "volumes.set_quota": Method(volumemessages.SetQuota, set_quota),
             "volumes.status": Method(volumemessages.VolumeOf, status),
             "volumes.path": Method(volumemessages.VolumeId, self._path),
+            "path.of_fid": Method(messages.FidOf, path_of_fid),
         }
+
+    async def _path_of_fid(self, caller: Caller, params: messages.FidOf) -> messages.PathOf:
+        """Tell where a cached object is, to who may look there."""
+        text = f"{params.fid[:40]}@{params.realm[:80]}"
+        try:
+            fid = Fid(*(int(part, 16) for part in params.fid.split(".")))
+        except (TypeError, ValueError):
+            what = f"{text} is no fid. One looks like 7f000000.1.1, as `realmfs stat` shows it"
+            raise ControlError(INVALID_PARAMS, what, number=errno.EINVAL) from None
+        unknown = ControlError.of_errno(
+            errno.ENOENT, f"{text} is not cached here, so its path is not known. Look at it by a path first"
+        )
+        row = self._core.cache.realms.find(params.realm)
+        found = None if row is None else self._core.cache.objects.find(row.id, fid)
+        node = None if found is None else self._core.nodes.cached(found.number)
+        if node is None:
+            raise unknown
+        path = self._core.path(node).strip("/")
+        walk = Walk(self._files, caller)
+        try:
+            seen = (await walk.to(path, follow=False)).ino
+        finally:
+            walk.give_back()
+        if seen != node.ino:
+            raise unknown
+        return messages.PathOf(path)
 
     async def _path(self, params: volumemessages.VolumeId) -> messages.PathOf:
         """Tell the path of a volume's root."""

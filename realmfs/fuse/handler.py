@@ -15,7 +15,7 @@ import functools
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_AGAIN = 1.0  # s between the tries of who would rather wait
 _LARGEST_ERRNO = 133  # EHWPOISON, the last of Linux; libfuse refuses what is far above
 
 
@@ -46,6 +47,8 @@ class Requests:
     def __init__(self, deadline: float) -> None:
         """`deadline` in seconds is where a request that does not move data is given up."""
         self.deadline = deadline
+        self.patient: set[int] = set()
+        """Local users who would rather wait than be told that nobody answers (see `waits`)."""
         self.answered: Counter[str] = Counter()
         self.succeeded: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -55,6 +58,15 @@ class Requests:
     def running(self) -> list[Running]:
         """Return the requests that wait for an answer, the oldest first."""
         return list(self._running.values())
+
+    def waits(self, arguments: Sequence[object]) -> bool:
+        """Tell whether a request that timed out is tried again for ever, by the wish of who makes it.
+
+        It has not been applied. Requests about an open file do not say whose they are, and are not.
+        """
+        if not self.patient:
+            return False
+        return any(isinstance(one, pyfuse3.RequestContext) and one.uid in self.patient for one in arguments)
 
     def begin(self, operation: str) -> int:
         """Note that a request came; returns its ticket."""
@@ -107,22 +119,28 @@ def handler(*, moves_data: bool = False) -> Callable[[Handler[S, P, R]], Handler
             ticket = requests.begin(operation)
             number = errno.EINTR  # what is counted if the session ends under us
             try:
-                if moves_data:
-                    answer = await method(self, *args, **kwargs)
-                    number = 0
-                    return answer
-                # A bare scope: `fail_after` around it would cost a request a tenth of its time.
-                with trio.CancelScope(deadline=trio.current_time() + requests.deadline):
-                    answer = await method(self, *args, **kwargs)
-                    number = 0
-                    return answer
-                log.error("%s took longer than %.0f s; answered with ETIMEDOUT", operation, requests.deadline)
-                number = errno.ETIMEDOUT
-            except Exception as error:
-                number = errno_of(error) or 0
-                if not number:
-                    log.exception("%s failed; answered with EIO", operation)
-                    number = errno.EIO
+                while True:
+                    try:
+                        if moves_data:
+                            answer = await method(self, *args, **kwargs)
+                            number = 0
+                            return answer
+                        # A bare scope: `fail_after` around it would cost a request a tenth of its time.
+                        with trio.CancelScope(deadline=trio.current_time() + requests.deadline):
+                            answer = await method(self, *args, **kwargs)
+                            number = 0
+                            return answer
+                        late = requests.deadline
+                        log.error("%s took longer than %.0f s; answered with ETIMEDOUT", operation, late)
+                        number = errno.ETIMEDOUT
+                    except Exception as error:
+                        number = errno_of(error) or 0
+                        if not number:
+                            log.exception("%s failed; answered with EIO", operation)
+                            number = errno.EIO
+                    if number != errno.ETIMEDOUT or not requests.waits(args):
+                        break
+                    await trio.sleep(_AGAIN)
             finally:
                 requests.end(ticket, number)
             raise pyfuse3.FUSEError(number)

@@ -104,6 +104,14 @@ class Session:
         now = trio.current_time()
         return [(request.operation, now - request.since) for request in self.requests.running()]
 
+    def be_patient(self, uid: int, patient: bool) -> None:
+        """Let a user's requests wait for ever rather than fail because nobody answers, or no more."""
+        (self.requests.patient.add if patient else self.requests.patient.discard)(uid)
+
+    def is_patient(self, uid: int) -> bool:
+        """Tell whether they do."""
+        return uid in self.requests.patient
+
     def open_files(self) -> int:
         """Return how many files and directories are open on the mount."""
         done = self.requests.succeeded

@@ -44,6 +44,9 @@ class SomeFacts:
     def settings(self) -> dict[str, str]:
         return {"cache_dir": "/c"}
 
+    def patience(self, uid: int, wanted: bool | None) -> bool:
+        return bool(wanted)
+
     def stopping(self) -> messages.Stopping:
         return messages.Stopping(0, False)
 
