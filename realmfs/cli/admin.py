@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from realmfs.cli import certificates, keys
+from realmfs.cli import certificates, keys, seal
+from realmfs.cli.seal import passphrase_option, unlock
 from realmfs.cli.serve import rights_of
 from realmfs.server.check import check_store
 from realmfs.server.database import StoreError
@@ -44,6 +45,7 @@ def command() -> None:
 
 command.add_command(certificates.command)
 command.add_command(keys.command)
+command.add_command(seal.command)
 
 
 def replicas_of(
@@ -143,10 +145,14 @@ def user() -> None:
     "--id", "number", type=click.IntRange(1, (1 << 31) - 1), help="Vice id; the next free one if not given."
 )
 @click.option("--administrator", is_flag=True, help="Make the user a member of System:Administrators.")
+@passphrase_option
 @click.argument("name")
-def add_user(data: Path, number: int | None, administrator: bool, name: str) -> None:
+def add_user(
+    data: Path, number: int | None, administrator: bool, passphrase_file: Path | None, name: str
+) -> None:
     """Make a user; the password comes from standard input."""
     with _change(data) as store:
+        unlock(store.protection, passphrase_file)
         key = _read_key()
         with store.transaction():
             made = store.protection.add_user(name, key, user=number)
@@ -161,7 +167,7 @@ def add_user(data: Path, number: int | None, administrator: bool, name: str) -> 
 def list_users(data: Path, as_json: bool) -> None:
     """List the users."""
     with _open(data) as store:
-        rows = [entry._asdict() | {"can_log_in": store.protection.key_of(entry.id) is not None}
+        rows = [entry._asdict() | {"can_log_in": store.protection.can_log_in(entry.id)}
                 for entry in store.protection.users()]  # fmt: skip
     _print(as_json, rows, "{id:>8}  {name}")
 
@@ -177,10 +183,12 @@ def remove_user(data: Path, name: str) -> None:
 
 @user.command("passwd")
 @_data
+@passphrase_option
 @click.argument("name")
-def set_password(data: Path, name: str) -> None:
+def set_password(data: Path, passphrase_file: Path | None, name: str) -> None:
     """Set a user's password, read from standard input."""
     with _change(data) as store:
+        unlock(store.protection, passphrase_file)
         store.protection.set_key(_id(store, name), _read_key())
 
 

@@ -12,10 +12,12 @@ import click
 import trio
 
 from realmfs.cli.founding import Wanted, announce, prepare
+from realmfs.cli.seal import passphrase_option, unlock
 from realmfs.host.process import keep_secrets
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import CertificateError, Certificates
 from realmfs.server.database import StoreError
+from realmfs.server.protection import ProtectionError
 from realmfs.server.serving import RealmServer
 from realmfs.server.store import FILE_PORT, ServerStore
 from realmfs.vice.acl import parse_rights
@@ -89,6 +91,7 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
     "--tls", type=click.Choice(["auto", "off", "prefer", "require"]), default="auto", show_default=True,
     help="Listen for TLS: auto, if `realmfs admin certificates` was there; require, refuse files over UDP.",
 )  # fmt: skip
+@passphrase_option
 @click.option("-v", "--verbose", is_flag=True, help="Log what goes on.")
 def command(
     realm: str,
@@ -100,6 +103,7 @@ def command(
     volumes: tuple[tuple[str, Path | None], ...],
     anyuser: int,
     tls: str,
+    passphrase_file: Path | None,
     verbose: bool,
 ) -> None:
     """Serve a realm from the directory --data, which is made if it does not exist.
@@ -118,10 +122,11 @@ def command(
             running = []
             for number, place in zip(numbers, places, strict=True):
                 store = stores.enter_context(prepare(wanted, number, place[0]))
+                unlock(store.protection, passphrase_file)
                 certificates = _certificates(store.directory, tls)
                 running.append(_Running(store, place, auth_port, certificates, tls == "require"))
             trio.run(_serve, wanted, running)
-    except StoreError as error:
+    except (StoreError, ProtectionError) as error:
         raise click.ClickException(str(error)) from error
 
 

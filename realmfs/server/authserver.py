@@ -87,7 +87,11 @@ class AuthServer:
         if offer.level != Level.SECURE or offer.auth_type != BY_PASSWORD:
             return None
         user = self._user(offer.ident)
-        return self._store.protection.key_of(user) if user is not None else None
+        try:
+            return self._store.protection.key_of(user) if user is not None else None
+        except ProtectionError as error:
+            log.error("auth2: nobody can log in: %s", error)
+            return None
 
     async def connected(self, connection: ServerConnection) -> None:
         """Note who it is: the handshake has proved it."""
@@ -134,14 +138,14 @@ class AuthServer:
     async def _change_password(self, login: _Login, args: auth.ChangePassword) -> NoResults:
         if args.vice_id != login.user and not self._is_administrator(login):
             raise _AuthError(AuthCode.DENIED)
-        if self._store.protection.key_of(args.vice_id) is None:
+        if not self._store.protection.can_log_in(args.vice_id):
             raise _AuthError(AuthCode.FAILED)
         await self._set_key(args.vice_id, password_key(args.password))
         return NoResults()
 
     async def _change_user(self, login: _Login, args: auth.ChangeUser) -> NoResults:
         self._require_administrator(login)
-        if self._store.protection.key_of(args.vice_id) is None:
+        if not self._store.protection.can_log_in(args.vice_id):
             raise _AuthError(AuthCode.FAILED)
         await self._set_key(args.vice_id, args.key)
         return NoResults()
@@ -155,7 +159,7 @@ class AuthServer:
 
     async def _delete_user(self, login: _Login, args: auth.DeleteUser) -> NoResults:
         self._require_administrator(login)
-        if self._store.protection.key_of(args.vice_id) is None:
+        if not self._store.protection.can_log_in(args.vice_id):
             raise _AuthError(AuthCode.FAILED)
         self._require_keeper()
         self._store.protection.close_account(args.vice_id)

@@ -89,6 +89,11 @@ class Database:
         """Close the connection; the last one to close checkpoints the log."""
         self._connection.close()
 
+    def compact(self) -> None:
+        """Write the whole database anew, so that nothing of what was deleted is left in its file."""
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Run one statement."""
         return self._connection.execute(sql, parameters)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from realmfs.server.access import Acl, Identity
 from realmfs.server.database import Database
+from realmfs.server.seal import Seal, SealError
 
 ADMINISTRATORS: Final = "System:Administrators"
 ANYUSER: Final = "System:AnyUser"
@@ -50,6 +51,8 @@ class Protection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._identities: dict[int | None, Identity] = {}
+        self._passphrase: bytes | None = None
+        self._seal: Seal | None = None  # that was opened last
         database.on_foreign_change(self._identities.clear)
 
     def initialise(self) -> None:
@@ -139,9 +142,26 @@ class Protection:
             self._changed()
 
     def key_of(self, user: int) -> bytes | None:
-        """Return the password key of a user; None if there is none, or the account is closed."""
+        """Return the password key of a user; None if there is none, or the account is closed.
+
+        Raises ProtectionError if it is sealed, and the passphrase is not known.
+        """
         row = self._database.row("SELECT key FROM password WHERE id = ?", user)
-        return row[0] if row and row[0] not in _NO_KEYS else None
+        if row is None or row[0] in _NO_KEYS:
+            return None
+        key: bytes = row[0]
+        if len(key) == KEY_LENGTH:
+            return key
+        seal = self._opened()
+        try:
+            return seal.open(key, user) if seal is not None else None
+        except SealError:
+            raise ProtectionError(f"the password of user {user} is under another seal") from None
+
+    def can_log_in(self, user: int) -> bool:
+        """Whether a user has a password, and the account is not closed."""
+        row = self._database.row("SELECT key FROM password WHERE id = ?", user)
+        return row is not None and row[0] not in _NO_KEYS
 
     def has_key(self, user: int) -> bool:
         """Whether the user has an entry in the password table, be it a closed one."""
@@ -151,8 +171,53 @@ class Protection:
         """Set the password key of a user who exists. Raises ProtectionError."""
         if len(key) != KEY_LENGTH or user <= 0 or self.name_of(user) is None:
             raise ProtectionError("only existing users have passwords")
+        seal = None if key in _NO_KEYS else self._opened()
+        kept = key if seal is None else seal.close(key, user)
         with self._database.transaction():
-            self._database.execute("INSERT OR REPLACE INTO password VALUES (?, ?)", (user, key))
+            self._database.execute("INSERT OR REPLACE INTO password VALUES (?, ?)", (user, kept))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether passwords are sealed (seal.py)."""
+        return self._stored_seal() is not None
+
+    def unlock(self, passphrase: bytes) -> None:
+        """Open the seal with this passphrase, now and when another one comes. Raises ProtectionError."""
+        self._passphrase, self._seal = passphrase, None
+        self._opened()
+
+    def seal(self, passphrase: bytes) -> None:
+        """Seal all passwords anew. Raises ProtectionError if they are sealed and were not unlocked."""
+        users = [row[0] for row in self._database.rows("SELECT id FROM password ORDER BY id")]
+        keys = {user: self.key_of(user) for user in users}
+        seal = Seal(passphrase)
+        with self._database.transaction():
+            self._database.execute("INSERT OR REPLACE INTO setting VALUES ('seal', ?)", (seal.stored,))
+            self._passphrase, self._seal = passphrase, seal
+            for user, key in keys.items():
+                if key is not None:
+                    self.set_key(user, key)
+
+    def remove_sealed(self) -> None:
+        """Remove all passwords under a seal that nobody can open any more."""
+        with self._database.transaction():
+            self._database.execute("DELETE FROM password WHERE length(key) > ?", (KEY_LENGTH,))
+
+    def _stored_seal(self) -> bytes | None:
+        row = self._database.row("SELECT value FROM setting WHERE name = 'seal'")
+        return row[0] if row else None
+
+    def _opened(self) -> Seal | None:
+        stored = self._stored_seal()
+        if stored is None or (self._seal is not None and self._seal.stored == stored):
+            return self._seal if stored is not None else None
+        if self._passphrase is None:
+            raise ProtectionError("the passwords are sealed, and the passphrase was not given")
+        try:
+            self._seal = Seal(self._passphrase, stored)
+        except SealError as error:
+            raise ProtectionError(f"the passwords are sealed: {error}") from None
+        return self._seal
 
     def close_account(self, user: int) -> None:
         """Refuse the user from now on; the id stays in use (auth.md §3, op 5)."""

@@ -17,7 +17,7 @@ from realmfs.server.store import ServerStore
 
 _TABLES: Final = {"location": 6, "replica": 4, "principal": 3, "member": 2, "password": 2}
 """Columns of each table; in this order they can be filled, in the reverse one emptied."""
-_SETTINGS: Final = ("realm", "keeper", "token_key", "old_token_key", "last_user", "last_group")
+_SETTINGS: Final = ("realm", "keeper", "token_key", "old_token_key", "last_user", "last_group", "seal")
 
 
 def version(store: ServerStore) -> int:

@@ -114,8 +114,9 @@ CREATE TABLE member (
     PRIMARY KEY (group_id, id)
 ) STRICT, WITHOUT ROWID;
 
--- The protocol needs the key itself, so it cannot be kept hashed: who reads this table is everybody (auth.md §9).
+-- The protocol needs the key itself, so it cannot be kept hashed: who reads this table is everybody (auth.md §9), unless the
+-- keys are sealed (seal.py).
 CREATE TABLE password (
     id  INTEGER PRIMARY KEY REFERENCES principal (id) ON DELETE CASCADE,
-    key BLOB NOT NULL                              -- 8 bytes
+    key BLOB NOT NULL                              -- 8 bytes, or sealed
 ) STRICT;

@@ -229,6 +229,18 @@ class ServerStore:
             self.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
         return good_until(old)
 
+    def seal_passwords(self, passphrase: bytes) -> None:
+        """Seal all passwords, and see that the disk has them no more as they were. No server may run.
+
+        Raises StoreError and ProtectionError.
+        """
+        if self._lock_fd < 0:
+            self.lock()
+        with self.transaction():
+            self.protection.seal(passphrase)
+            self.set("realm_version", int(self.get("realm_version") or 0) + 1)
+        self.database.compact()
+
     def old_key_until(self, now: float) -> float | None:
         """Return until when the key before the present one is good; None if it is not any more."""
         old = self.get("old_token_key")
