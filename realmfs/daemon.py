@@ -128,6 +128,7 @@ class Daemon:
                 facts = DaemonFacts(cache, realms, _texts(settings), self._end)
                 facts.callbacks_held = venus.callbacks_held
                 facts.reused = venus.fetcher.lookaside.reused
+                facts.conflicts = venus.core.conflicts.count
                 control = ControlServer(
                     settings.socket,
                     venus,

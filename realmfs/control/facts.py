@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +70,8 @@ class DaemonFacts:
         """How many promises of a server stand."""
         self.reused: Callable[[], tuple[int, int]] = lambda: (0, 0)
         """Files and bytes that needed no fetch, being here under another name."""
+        self.conflicts: Callable[[], int] = lambda: 0
+        """How many objects are in conflict."""
         self._cache = cache
         self._realms = realms
         self._settings = settings
@@ -103,6 +106,7 @@ class DaemonFacts:
             off_line=self._off_line(),
             reused_files=self.reused()[0],
             reused_bytes=self.reused()[1],
+            conflicts=self.conflicts(),
         )
 
     def _troubles(self) -> list[str]:
@@ -146,13 +150,14 @@ class DaemonFacts:
         (after,) = numbers_of(params.cursor)
         rows = [row for row in self._cache.volumes.all() if row.type != VolumeType.READ_WRITE]
         rows = sorted((row for row in rows if row.key > after), key=lambda row: row.key)
+        blocked = Counter(entry.volume for entry in self._cache.log.blocked())
         page = []
         for row in rows[: size_of(params.limit)]:
-            page.append(self._volume(row))
+            page.append(self._volume(row, blocked))
             await breathe(len(page))
         return VolumePage(page, str(rows[len(page) - 1].key) if len(page) < len(rows) else None)
 
-    def _volume(self, row: VolumeRow) -> volumemessages.VolumeInfo:
+    def _volume(self, row: VolumeRow, blocked: Mapping[int, int]) -> volumemessages.VolumeInfo:
         realm = self._realm_name(row)
         known = self._realms.realm_named(realm)
         up = set()
@@ -160,6 +165,7 @@ class DaemonFacts:
             up = {_address(server.address) for server in known.servers if server.state is ServerState.UP}
         servers = [replica.server for replica in row.replicas]
         reachable = any(server in up for server in servers)
+        waiting = self._cache.log.summary(row.key)
         return volumemessages.VolumeInfo(
             realm=realm,
             name=row.name,
@@ -167,9 +173,12 @@ class DaemonFacts:
             type=_type(row.type),
             servers=servers,
             reachable=reachable,
-            pending=self._cache.log.summary(row.key).records,
+            pending=waiting.records,
             state=self._volume_state(row, reachable=reachable),
             why=self._realms.presence.why(realm),
+            pending_bytes=waiting.bytes,
+            oldest=float(waiting.oldest) if waiting.records else None,
+            refused=blocked.get(row.key, 0),
         )
 
     def _volume_state(self, row: VolumeRow, *, reachable: bool) -> str:

@@ -368,6 +368,8 @@ class Status:
     reused_files: int = 0
     """Files whose contents were here under another name and not fetched."""
     reused_bytes: int = 0
+    conflicts: int = 0
+    """Objects in conflict, of both kinds: somebody must choose."""
 
 
 @dataclass(frozen=True, slots=True)

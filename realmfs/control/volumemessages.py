@@ -53,6 +53,11 @@ class VolumeInfo:
     """reachable, unreachable or resolving (its servers make their replicas equal)."""
     why: str = ""
     """Why it is unreachable, if that is our own doing."""
+    pending_bytes: int = 0
+    oldest: float | None = None
+    """When the oldest pending change was made, in Unix seconds."""
+    refused: int = 0
+    """Pending changes that the servers have refused: conflicts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,3 +47,8 @@ def moment(mtime_ns: int) -> str:
 def mode(attributes: dict[str, Any]) -> str:
     """Return type and permissions as ls does."""
     return stat.filemode(_TYPES.get(attributes["type"], 0) | attributes["mode"])
+
+
+def counted(number: int, word: str) -> str:
+    """Return `1 change`, `2 changes`, `1 200 changes`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}".replace(",", " ")

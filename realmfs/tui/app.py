@@ -5,8 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.events import Event, InputEvent
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
@@ -15,7 +18,8 @@ from textual.widgets import ContentSwitcher, Footer, Tab, Tabs
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
 from realmfs.tui.help import Help, keys_of
-from realmfs.tui.link import Event, Link
+from realmfs.tui.link import Event as DaemonEvent
+from realmfs.tui.link import Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.panes.browse import BrowsePane
 from realmfs.tui.panes.conflicts import ConflictsPane
@@ -24,8 +28,9 @@ from realmfs.tui.panes.hoard import HoardPane
 from realmfs.tui.panes.reintegration import ReintegrationPane
 from realmfs.tui.panes.servers import ServersPane
 from realmfs.tui.remembered import remember_theme, remembered_theme
-from realmfs.tui.starting import Banner, start_daemon
+from realmfs.tui.starting import Banner, offer_of, start_daemon
 from realmfs.tui.statusline import StatusLine
+from realmfs.tui.tidying import Tidying
 
 STATUS_EVERY = 1.0
 
@@ -58,10 +63,16 @@ class RealmfsApp(App[None]):
         Binding("q", "quit", "Quit", tooltip="Leave; the daemon and the mount stay"),
     ]
 
-    def __init__(self, socket: Path, config: Path | None = None, state: Path | None = None) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        config: Path | None = None,
+        state: Path | None = None,
+        tidying: Tidying | None = None,
+    ) -> None:
         """Talk to the daemon at `socket`; `config` is handed on to one that is started from here.
 
-        The theme is remembered in the directory `state`; None: not at all.
+        The theme is remembered in the directory `state`; None: not at all. `tidying` looks for garbage.
         """
         super().__init__()
         self._state = state
@@ -71,6 +82,7 @@ class RealmfsApp(App[None]):
         self.link = Link(socket, self)
         self._config = config
         self._starting = False
+        self._tidying = tidying
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -88,6 +100,14 @@ class RealmfsApp(App[None]):
         self.theme_changed_signal.subscribe(self, self._theme_changed)
         self.run_worker(self.link.run(), group="link")
         self.set_interval(STATUS_EVERY, self._ask_status)
+        if self._tidying is not None:
+            self.set_interval(STATUS_EVERY, self._tidying.look)
+
+    async def on_event(self, event: Event) -> None:
+        """Note that somebody is there."""
+        if self._tidying is not None and isinstance(event, InputEvent):
+            self._tidying.touched()
+        await super().on_event(event)
 
     # the line
 
@@ -102,9 +122,10 @@ class RealmfsApp(App[None]):
     def link_down(self, reason: str) -> None:
         """The daemon is not there."""
         self.query_one(StatusLine).tell_down()
-        self.query_one(Banner).tell(reason[:1].upper() + reason[1:])
+        offer = "" if self.link.foreign else offer_of(self._config)
+        self.query_one(Banner).tell(reason[:1].upper() + reason[1:], offer)
 
-    def link_events(self, events: Sequence[Event], lost: int) -> None:
+    def link_events(self, events: Sequence[DaemonEvent], lost: int) -> None:
         """Pass on what happened."""
         for pane in self.query(Pane):
             pane.take_events(events, lost)
@@ -120,6 +141,10 @@ class RealmfsApp(App[None]):
             return  # the line says so itself
         for line in self.query(StatusLine):  # none if the screen has gone meanwhile
             line.tell(status)
+        for tab in self.query("#conflicts").results(Tab):
+            number = [pane.key for pane in PANES].index("conflicts") + 1
+            mark = Text("!", "bold red") if status.get("conflicts", 0) else ""
+            tab.label = Content.from_rich_text(Text.assemble(f"{number} {ConflictsPane.title}", mark))
 
     # panes
 
@@ -175,7 +200,7 @@ class RealmfsApp(App[None]):
 
     def action_start_daemon(self) -> None:
         """Start the daemon, if there is none."""
-        if not self.link.up and not self._starting:
+        if not self.link.up and not self.link.foreign and not self._starting:
             self._starting = True
             self.notify("Starting the daemon…")
             self.run_worker(self._start(), group="start")

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 from realmfs.control.words import mode, moment, printable, size
 
 _DETAILS = (
     ("state", "state"),
-    ("valid", "valid"),
+    ("valid", "why valid"),
     ("hoard", "hoard"),
     ("rights", "rights"),
     ("pending", "pending"),
@@ -20,27 +22,36 @@ _DETAILS = (
     ("mount", "mounted on"),
 )
 _SERVERS = {"up": ("●", "green"), "down": ("○", "red")}
-WIDE = 11
 
 Server = Mapping[str, Any]
 
 
-def facts(told: Mapping[str, Any], servers: Sequence[Server]) -> Text:
-    """Return what is known of an object (the result of `path.stat`), a line a fact."""
+def facts(told: Mapping[str, Any], servers: Sequence[Server]) -> Group:
+    """Return what is known of an object (the result of `path.stat`), a line a fact, above its replicas."""
     attributes, details = told["attributes"], told["details"]
-    text = Text(f"{mode(attributes)}  {size(attributes['size'])}  {moment(attributes['mtime'])}\n")
+    head = Text(f"{mode(attributes)}  {size(attributes['size'])}\n{moment(attributes['mtime'])}")
     if told["target"] is not None:
-        text.append(f"-> {printable(told['target'])}\n")
+        head.append(f"\n-> {printable(told['target'])}")
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     why = why_here(details)
     if why:
-        _append(text, "why here", why)
+        table.add_row("why here", why)
     for name, word in _DETAILS:
         if details.get(name) not in (None, "", "no", "0"):
-            _append(text, word, printable(details[name]))
-    known = {server["address"].split(":")[0]: server for server in servers}
+            table.add_row(word, Text(printable(details[name].partition(" flags ")[0])))
     replicas = details.get("servers", "").split()
     if len(replicas) > 1:
-        _append(text, "replicas", agreement(details, len(replicas)))
+        table.add_row("replicas", agreement(details, len(replicas)))
+    return Group(head, table, _replicas(details, servers))
+
+
+def _replicas(details: Mapping[str, str], servers: Sequence[Server]) -> Text:
+    """Return a line for each replica: is its server up, and which version has it."""
+    text = Text()
+    known = {server["address"].split(":")[0]: server for server in servers}
+    replicas = details.get("servers", "").split()
     for address, version in zip(replicas, _versions(details, len(replicas)), strict=True):
         server = known.get(address.split(":")[0], {})
         mark, colour = _SERVERS.get(server.get("state", ""), ("?", "dim"))
@@ -84,8 +95,3 @@ def _versions(details: Mapping[str, str], count: int) -> list[int | None]:
         numbers = []
     found = [int(number) for number in numbers[:count]]
     return [*found, *([0 if found else None] * (count - len(found)))]
-
-
-def _append(text: Text, word: str, fact: str) -> None:
-    text.append(f"{word:>{WIDE}} ", "dim")
-    text.append(f"{fact}\n")

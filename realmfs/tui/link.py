@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from realmfs import __version__
 from realmfs.control.client import NoDaemonError, check_version
-from realmfs.control.protocol import HELLO, INTERNAL_ERROR, LINE_LIMIT, VERSION, ControlError, line_of
+from realmfs.control.protocol import HELLO, INTERNAL_ERROR, LINE_LIMIT, VERSION, ControlError, Kind, line_of
 
 RETRY = 1.0
 CALL_WITHIN = 60.0
@@ -46,6 +46,8 @@ class Link:
         """Talk to the daemon that listens at `path`."""
         self.path = path
         self.up = False
+        self.foreign = False
+        """Whether a daemon of another version listens, with whom there is no talking."""
         self._listener = listener
         self._writer: asyncio.StreamWriter | None = None
         self._serials = itertools.count(1)
@@ -98,10 +100,12 @@ class Link:
         try:
             reader, writer = await asyncio.open_unix_connection(str(self.path), limit=2 * LINE_LIMIT)
         except (FileNotFoundError, ConnectionRefusedError):
-            return f"no daemon listens on {self.path}"
+            self.foreign = False
+            return f"no daemon is running ({self.path})"
         except OSError as error:
             return f"the daemon cannot be reached at {self.path}: {error.strerror or error}"
         self._writer = writer
+        self.foreign = False
         reason = "the daemon has gone"
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -109,7 +113,9 @@ class Link:
                 await self._read(reader)
                 greeting.cancel()
         except* (OSError, ValueError, NoDaemonError, ControlError) as group:
-            reason = f"the line to the daemon broke: {group.exceptions[0]}"
+            first = group.exceptions[0]
+            self.foreign = isinstance(first, ControlError) and first.kind is Kind.VERSION
+            reason = str(first) if self.foreign else f"the line to the daemon broke: {first}"
         finally:
             self._writer = None
             writer.close()

@@ -2,8 +2,9 @@
 
 A pane never waits in a message handler. It marks itself stale, when events of the kinds it `watches` arrive,
 when it is shown, when the line comes back, or every `period` seconds; a tick then starts one `load` at a
-time, at most twice a second and only while the pane can be seen. Actions that call the daemon go through
-`ask`, which turns what went wrong into a toast.
+time, at most twice a second and only while the pane can be seen. What goes wrong with that stands in a line
+at the top of the pane until it goes well. Actions that call the daemon go through `ask`, which turns what
+went wrong into a toast.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 from textual.containers import Vertical
 from textual.css.query import NoMatches
+from textual.widgets import Static
 
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import ControlError
@@ -38,7 +40,10 @@ class Pane(Vertical):
         self._since_load = 0.0
 
     def on_mount(self) -> None:
-        """Begin to tick."""
+        """Begin to tick. Textual calls this beside the `on_mount` of the pane's own class."""
+        problem = Static(classes="problem", markup=False)
+        problem.display = False
+        self.mount(problem, before=0)
         self.set_interval(TICK, self._tick)
 
     async def load(self) -> None:
@@ -78,7 +83,18 @@ class Pane(Vertical):
             return
         self._stale = False
         self._since_load = 0.0
-        self.ask(self.load, group="load")
+        self.ask(self._load, group="load")
+
+    async def _load(self) -> None:
+        """Ask; what is wrong stands above what is shown until it is over."""
+        reason = ""
+        try:
+            await self.load()
+        except ControlError as error:
+            reason = error.text
+        for problem in self.query(".problem").results(Static):
+            problem.update(f"! {reason}. What is shown may be old; r asks again.")
+            problem.display = bool(reason)
 
     async def _guarded(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:

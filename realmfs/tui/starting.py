@@ -17,11 +17,22 @@ class Banner(Horizontal):
         yield Static(id="reason", markup=False)
         yield Button("Start it (S)", id="start", action="app.start_daemon")
 
-    def tell(self, reason: str) -> None:
-        """Show why."""
-        text = f"{reason}. What is shown below is the last that was known."
-        self.query_one("#reason", Static).update(text)
+    def tell(self, reason: str, offer: str) -> None:
+        """Show why, and what the button would do; "": it would not help."""
+        self.query_one("#reason", Static).update(f"{reason}.\n{offer}".rstrip())
+        self.query_one("#start").display = bool(offer)
         self.display = True
+
+
+def offer_of(config: Path | None) -> str:
+    """Say what starting the daemon would do: where it mounts is in the settings."""
+    from realmfs.host.paths import Paths  # not before it is wanted: reading settings takes time
+    from realmfs.host.settings import ConfigError, settle
+
+    try:
+        return f"S starts it and mounts on {settle(Paths.of_user(), config, {}).mount_point}"
+    except ConfigError:
+        return "S starts it"
 
 
 async def start_daemon(socket: Path, config: Path | None) -> tuple[bool, str]:

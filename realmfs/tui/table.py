@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Resize
+from textual.strip import Strip
 from textual.widgets import DataTable
 from textual.widgets.data_table import ColumnKey, RowKey
 
@@ -21,6 +24,8 @@ MOST_SINGLY = 8
 """Rows that are taken out one by one; Textual counts all rows again for each."""
 NARROWEST = 24
 """Columns are not shrunk below this before others are dropped."""
+LEAST = 10
+"""Columns are not shrunk below this at all."""
 
 
 class Rows(DataTable[Text]):
@@ -39,8 +44,13 @@ class Rows(DataTable[Text]):
         id: str,  # noqa: A002 - Textual's own word
         shrink: Sequence[str] = (),
         drop: Sequence[str] = (),
+        empty: str = "",
     ) -> None:
-        """`columns` are the heads; `shrink` and `drop` name those that give way (see the module)."""
+        """`columns` are the heads; `shrink` and `drop` name those that give way (see the module).
+
+        `empty` is what stands below the heads while there are no rows.
+        """
+        self._empty = empty
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self._heads = tuple(columns)
         self._shrink = tuple(self._heads.index(head) for head in shrink)
@@ -60,9 +70,14 @@ class Rows(DataTable[Text]):
     def show_rows(self, rows: Mapping[str, Sequence[Cell]]) -> None:
         """Show these rows in this order, by key."""
         chosen, row = self.chosen, self.cursor_row
+        before, widths = self._rows, self._widths
         self._rows = {key: tuple(cells) for key, cells in rows.items()}
         self._fit()
-        new = {key: self._fitted(cells) for key, cells in self._rows.items()}
+        known = self._shown if self._widths == widths else {}
+        new = {
+            key: known[key] if key in known and before.get(key) == cells else self._fitted(cells)
+            for key, cells in self._rows.items()
+        }
         kept = [key for key in self._shown if key in new]
         gone = len(self._shown) - len(kept)
         if gone <= MOST_SINGLY and kept + [key for key in new if key not in self._shown] == list(new):
@@ -102,6 +117,14 @@ class Rows(DataTable[Text]):
             for place, before, after in zip(self._widths, old, cells, strict=True):
                 if before != after:
                     self.update_cell(key, str(place), after)
+
+    def render_line(self, y: int) -> Strip:
+        """Say in place of the first row what it means that there is none."""
+        if self._empty and y == self.header_height and not self._rows:
+            style = self.rich_style + Style(dim=True)
+            text = f" {self._empty}"
+            return Strip([Segment(text, style)], cell_len(text)).adjust_cell_length(self.size.width, style)
+        return super().render_line(y)
 
     # widths
 
@@ -144,10 +167,10 @@ def widths_for(
             del least[place]
     spare = room - sum(least.values()) - padding * len(least)
     for place in shrink:
-        if place in least and spare > 0:
-            more = min(spare, wanted[place] - least[place])
-            least[place] += more
-            spare -= more
+        if place in least:
+            width = max(min(least[place], LEAST), min(wanted[place], least[place] + spare))
+            spare -= width - least[place]
+            least[place] = width
     return least
 
 

@@ -147,17 +147,36 @@ class TreeOfRealms(Tree[Place]):
 
         Raises ControlError and NoDaemonError.
         """
-        node = self.root
-        for name in filter(None, path.split("/")):
-            if node.data is not None and name not in (node.data.entries or ()):
-                await self.load(node)
-            node.expand()
-            found = [child for child in node.children if child.data is not None and child.data.name == name]
-            if not found:
+        names = [name for name in path.split("/") if name]
+        for depth, name in enumerate(names):
+            node = self.node_at(names[:depth])
+            if node is None or node.data is None:
                 return False
-            node = found[0]
-        self.call_after_refresh(self.move_cursor, node)
-        return True
+            if name not in (node.data.entries or ()):
+                await self._load_at_last(node)
+            node = self.node_at(names[:depth])  # others may have filled the tree anew meanwhile
+            if node is not None:
+                node.expand()
+        found = self.node_at(names)
+        if found is not None:
+            self.call_after_refresh(self.move_cursor, found)
+        return found is not None
+
+    def node_at(self, names: Sequence[str]) -> Node | None:
+        """Return the node of an object by the names that lead to it, if it is in the tree."""
+        node: Node | None = self.root
+        for name in names:
+            if node is None:
+                return None
+            children = (child for child in node.children if child.data is not None)
+            node = next((child for child in children if child.data and child.data.name == name), None)
+        return node
+
+    async def _load_at_last(self, node: Node) -> None:
+        """Load a directory, after whoever loads it already."""
+        while node.data is not None and node.data.path in self._loading:  # noqa: ASYNC110 - rarely, briefly
+            await asyncio.sleep(0.05)
+        await self.load(node)
 
     def learn(self, place: Place, told: Mapping[str, Any]) -> None:
         """Take what `path.stat` has told of an object under the cursor."""

@@ -118,6 +118,11 @@ class Conflicts:
         for volume in self._cache.log.volumes():
             yield from self._cache.log.refused(volume)
 
+    def count(self) -> int:
+        """Return how many objects are in conflict."""
+        numbers = {object_of(entry) for entry in self._cache.log.blocked()}
+        return len(numbers | {number for number, view in self._views.items() if _shown(view).conflict})
+
     def kind(self, node: Node) -> str:
         """Say which kind of conflict an object is in: `no`, `local`, `server` or `both`."""
         held = bool(node.dirty and self.held(node.ino))

@@ -117,7 +117,10 @@ async def compare(name: str, app: RealmfsApp, pilot: Pilot[None]) -> None:
     """Fail unless the screen comes to look as its golden frame; or write that anew."""
     golden = FRAMES / f"{name}.txt"
     if os.environ.get("REALMFS_RENEW_FRAMES"):
-        await pilot.pause(0.5)
+        before = ""
+        while before != screen_text(app):
+            before = screen_text(app)
+            await pilot.pause(1.0)
         FRAMES.mkdir(exist_ok=True)
         golden.write_text(screen_text(app) + "\n")
     wanted = golden.read_text()

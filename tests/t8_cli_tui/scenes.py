@@ -12,7 +12,7 @@ REALM = "example.org"
 def status(**changes: Any) -> dict[str, Any]:
     return {
         "mount_point": "/coda", "cache_size": 1 << 30, "cache_used": 300 << 20, "servers_up": 3,
-        "servers_down": 0, "pending": 0, "pending_bytes": 0, "troubles": [], "off_line": [],
+        "servers_down": 0, "conflicts": 0, "pending": 0, "pending_bytes": 0, "troubles": [], "off_line": [],
     } | changes  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def token(state: str = "valid") -> Any:
 
 def change(number: int, state: str = "waits") -> Any:
     return {
-        "volume": "u.alice", "realm": REALM, "sequence": number, "made": time.time() - 130, "uid": 1000,
+        "volume": "u.alice", "realm": REALM, "sequence": number, "made": time.time() - 140, "uid": 1000,
         "what": "store", "path": f"alice/thesis/chapter{number}.tex", "size": 4096 * number, "state": state,
     }  # fmt: skip
 
@@ -83,7 +83,8 @@ def changes(params: Mapping[str, Any]) -> Any:
 def volume(pending: int = 0, state: str = "reachable", why: str = "") -> Any:
     return {
         "realm": REALM, "name": "u.alice", "id": "7f000002", "pending": pending, "state": state, "why": why,
-        "reachable": state == "reachable",
+        "reachable": state == "reachable", "pending_bytes": 24576, "oldest": time.time() - 140,
+        "refused": 1 if pending else 0,
     }  # fmt: skip
 
 
@@ -154,7 +155,7 @@ EMPTY: dict[str, Any] = {
 BUSY: dict[str, Any] = EMPTY | {
     "daemon.status": status(pending=3, pending_bytes=24576),
     "path.list": listing, "path.stat": stat, "servers.list": [server(1), server(2), server(3)],
-    "tokens.list": [token()], "volumes.list": [volume(3)], "conflicts.list": CONFLICTS,
+    "tokens.list": lambda _: [token()], "volumes.list": lambda _: [volume(3)], "conflicts.list": CONFLICTS,
     "conflicts.show": shown, "changes.list": changes,
     "hoard.list": HOARDED, "hoard.status": hoard_status(),
     "hoard.profiles": [{"name": "travel", "enabled": True, "entries": 1, "mistakes": []}],
@@ -176,8 +177,8 @@ OFFLINE = BUSY | {
         off_line=["everywhere: disconnected by hand"],
     ),
     "servers.list": [server(number, "down", "disconnected by hand") for number in (1, 2, 3)],
-    "tokens.list": [token("expired")],
-    "volumes.list": [volume(3, "unreachable", "disconnected by hand")],
+    "tokens.list": lambda _: [token("expired")],
+    "volumes.list": lambda _: [volume(3, "unreachable", "disconnected by hand")],
     "hoard.verify": VERIFIED | {"ready": True, "reachable": False, "problems": [], "count": 0},
 }  # fmt: skip
 
@@ -186,18 +187,28 @@ _REFUSING = ("path.list", "servers.list", "volumes.list", "conflicts.list", "hoa
 ERROR = BUSY | dict.fromkeys(_REFUSING, _REFUSED)
 ERROR["daemon.status"] = status(troubles=["the database is damaged"])
 
+
+def sending(todo: int) -> Mapping[str, Any]:
+    text = f"u.alice, {todo}/10"
+    fields = {"event": "Reintegrating", "volume": "u.alice", "todo": todo, "total": 10}
+    return fields | {"kind": "reintegrate", "line": f"reintegrate::{text}", "text": text, "time": 0}
+
+
 EVENTS: list[Mapping[str, Any]] = [
-    {
-        "kind": "reintegrate", "line": "reintegrate::u.alice, 3/0", "text": "u.alice, 3/0",
-        "volume": "u.alice", "todo": 3, "time": 0,
-    },
+    sending(10),
+    sending(3),
     {"kind": "connection", "line": "connection::unreachable coda1.example.org", "time": 60},
-]  # fmt: skip
+]
+
+_QUARREL = status(pending=1, pending_bytes=4096, conflicts=2)
+CONFLICT = BUSY | {"daemon.status": _QUARREL, "changes.list": lambda _: [change(3, "refused")]}
+CONFLICT |= {"volumes.list": lambda _: [volume(1)]}
 SCENES = {
     "empty": EMPTY,
     "busy": BUSY,
     "offline": OFFLINE,
     "error": ERROR,
+    "conflict": CONFLICT,
     "walking": WALKING,
     "ready": READY,
 }

@@ -38,7 +38,7 @@ def test_changes_wait_are_discarded_exported_and_sent(
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         assert "lose" in screen_text(app)
         await pilot.press("y")
-        await until(pilot, lambda: "1 changes wait" in screen_text(app))
+        await until(pilot, lambda: "1 change waits" in screen_text(app))
         assert [path for _, path in waiting(home)] == ["keep"]
         assert waiting(home), "paused"
         await pilot.press("e")

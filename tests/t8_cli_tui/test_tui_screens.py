@@ -12,6 +12,7 @@ from realmfs.tui.app import PANES, RealmfsApp
 from realmfs.tui.help import Help, keys_of
 from realmfs.tui.keypage import keys_page
 from realmfs.tui.panes.browse import SETTLE
+from realmfs.tui.panes.reintegration import ReintegrationPane
 from realmfs.tui.tree import TreeOfRealms
 from tests.t8_cli_tui.fakedaemon import FakeDaemon, compare, drive_fake
 from tests.t8_cli_tui.pilot import drive, screen_text, until
@@ -20,7 +21,7 @@ from tests.t8_cli_tui.scenes import BUSY, EVENTS, SCENES
 SMALL, WIDE = (80, 24), (130, 36)
 ALL = tuple(pane.key for pane in PANES)
 CASES = [
-    *((state, SMALL, ALL) for state in ("empty", "busy", "offline", "error")),
+    *((state, SMALL, ALL) for state in ("empty", "busy", "offline", "error", "conflict")),
     ("busy", WIDE, ALL),
     ("walking", SMALL, ("hoard",)),
     ("ready", SMALL, ("hoard",)),
@@ -31,6 +32,7 @@ CASES = [
 def always_the_same(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setattr("realmfs.tui.panes.servers.HISTORY", 1)  # else a bar more at each load
+    monkeypatch.setattr(ReintegrationPane, "_next_second", lambda pane: None)  # else the bars move on
     time.tzset()
     yield
     monkeypatch.undo()
@@ -56,10 +58,10 @@ def test_screens_look_as_their_frames(
             app.clear_notifications()
             app.action_show(pane)
             await settled(app, pilot)
-            if pane == "browse" and state in ("busy", "offline"):
+            if pane == "browse" and state in ("busy", "offline", "conflict"):
                 await pilot.press("j", "l")
                 await settled(app, pilot)
-                await pilot.press(*"jjjjj")
+                await pilot.press(*("jjjjjj" if state == "conflict" else "jjjjj"))
             await compare(f"{pane}-{state}-{size[0]}x{size[1]}", app, pilot)
 
     events = EVENTS if state == "busy" else []

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import RichLog, Static
 
 from realmfs.control.client import NoDaemonError
 from realmfs.control.protocol import VERSION, ControlError
 from realmfs.tui.app import RealmfsApp
 from realmfs.tui.link import BATCH_LIMIT, Link
 from realmfs.tui.pane import Pane
-from realmfs.tui.panes.events import EventsPane
+from realmfs.tui.panes.events import KEPT, REWRITTEN, EventsPane
 from realmfs.tui.starting import Banner
 from tests.t8_cli_tui.conftest import Home
 from tests.t8_cli_tui.pilot import drive, screen_text, until
@@ -128,6 +128,23 @@ def test_events_are_filtered_paused_and_exported(home: Home, monkeypatch: pytest
     (exported,) = home.top.glob("realmfs-events-*.jsonl")
     lines = [json.loads(line)["line"] for line in exported.read_text().splitlines()]
     assert lines == [f"kind::event {n}" for n in (0, 2, 3, 4, 5, 6, 7, 8, 9, 22)]
+
+
+def test_thousands_of_events_are_not_written_again_at_each_key(tmp_path: Path) -> None:
+    async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
+        app.action_show("events")
+        pane = app.query_one(EventsPane)
+        app.link_events([{"line": f"kind::event {n}", "kind": "kind", "time": 0} for n in range(KEPT)], 0)
+        await until(pilot, lambda: f"event {KEPT - 1}" in screen_text(app))
+        log = app.query_one("#events-log", RichLog)
+        assert len(log.lines) == KEPT
+        pane.action_filter()
+        await pilot.press("e")
+        await until(pilot, lambda: len(log.lines) == REWRITTEN)
+        assert f"event {KEPT - 1}" in screen_text(app)
+        assert f"{KEPT} kept" in screen_text(app)
+
+    drive(tmp_path / "none", script)
 
 
 WELCOME = b'{"id": SERIAL, "result": {"protocol": %d, "version": "0"}}\n' % VERSION

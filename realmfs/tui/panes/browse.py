@@ -25,6 +25,16 @@ from realmfs.tui.tree import LEGEND, Node, Place, TreeOfRealms
 PREVIEW = 16 << 10
 SETTLE = 0.15
 """Seconds the cursor must rest before the details are asked for."""
+WELCOME = """No realm yet.
+
+Press g and type the name of one, as coda.example.org: it is looked up, and appears here.
+
+Then l, Enter or the mouse opens directories; ? tells all keys."""
+ROOT = """All realms you have visited.
+
+g goes to any path, also in a realm that was never visited.
+
+l, Enter or the mouse opens; ? tells all keys."""
 HOARDED = "100"
 """The priority that the key gives."""
 
@@ -67,7 +77,6 @@ class BrowsePane(Pane):
 
     def on_mount(self) -> None:
         """Open the root."""
-        super().on_mount()
         self.query_one("#browse-filter").display = False
         self.query_one("#preview").display = False
         self.files.root.expand()
@@ -126,7 +135,11 @@ class BrowsePane(Pane):
 
     async def _details(self, place: Place) -> None:
         await asyncio.sleep(SETTLE)
-        if not self.link.up or not place.path:
+        if not self.link.up:
+            return
+        if not place.path:
+            self.query_one("#facts", Static).update(Text(WELCOME if place.entries == {} else ROOT, "dim"))
+            self.query_one("#preview").display = False
             return
         told = await self.link.call("path.stat", path=place.path, follow=False)
         servers = await self.link.call("servers.list")

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -55,6 +57,7 @@ class ConflictsPane(Pane):
             id="conflicts-table",
             shrink=("path", "refused"),
             drop=("waiting", "since"),
+            empty="No conflicts: all versions agree.",
         )
         with VerticalScroll(id="versions"):
             yield Static(id="versions-facts", markup=False)
@@ -82,7 +85,8 @@ class ConflictsPane(Pane):
             {key: self._row(one, key in self._marked) for key, one in self._conflicts.items()}
         )
         if not self._conflicts:
-            self.query_one("#versions-facts", Static).update("No conflicts: all versions agree.")
+            hint = "When a file was changed here and elsewhere, both versions are shown here to choose from."
+            self.query_one("#versions-facts", Static).update(Text(hint, "dim"))
             self.query_one("#versions-diff", Static).update("")
 
     def _row(self, one: Conflict, marked: bool) -> Sequence[Cell]:
@@ -183,17 +187,21 @@ class ConflictsPane(Pane):
         self.shown()
 
 
-def versions(told: Conflict) -> Text:
-    """Return the reason, and what is known of each version."""
-    text = Text(f"{told['reason']}\n", "bold")
+def versions(told: Conflict) -> Group:
+    """Return the reason, and what is known of each version, one below the other."""
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "left", "left", "right", "left", "left"):
+        table.add_column(justify=justify, overflow="fold")
     for one in told["versions"]:
-        whose = "here" if one["server"] is None else one["server"]
-        text.append(f"{printable(one['name']):<24}", "cyan")
-        text.append(
-            f" {whose:<20} {one['type']:<9} {size(one['size']):>10}  {moment(int(one['mtime'] * 1e9))}"
-            f"  by {one['author']}\n"
+        table.add_row(
+            Text(printable(one["name"]), "cyan"),
+            "here" if one["server"] is None else one["server"],
+            one["type"],
+            size(one["size"]),
+            moment(int(one["mtime"] * 1e9)),
+            f"by {one['author']}",
         )
-    return text
+    return Group(Text(str(told["reason"]), "bold"), table)
 
 
 def coloured(lines: Sequence[str]) -> Text:

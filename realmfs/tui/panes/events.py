@@ -1,5 +1,6 @@
 """Events: what the daemon does, live; filtered, paused, exported."""
 
+import asyncio
 import json
 import time
 from collections import deque
@@ -12,12 +13,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input, RichLog, Static
 
-from realmfs.control.words import printable
+from realmfs.control.words import counted, printable
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 
 KEPT = 5000
 """Events kept for scrolling back, filtering and export."""
+
+REWRITTEN = 500
+"""Of these as many are written again at most when the filter changes; all are exported."""
+REST = 0.15
+"""Seconds without a key after which the filter is applied."""
 
 _COLOURS = {"reintegrate": "green", "volstate": "yellow", "connection": "cyan", "token": "magenta", "": "red"}
 
@@ -50,7 +56,6 @@ class EventsPane(Pane):
 
     def on_mount(self) -> None:
         """Hide the filter until it is asked for."""
-        super().on_mount()
         self.query_one(Input).display = False
         self._tell_state()
 
@@ -87,6 +92,11 @@ class EventsPane(Pane):
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter what is there anew."""
         self._words = message.value.lower().split()
+        self.ask(self._filter_anew, group="filter", alone=True)
+
+    async def _filter_anew(self) -> None:
+        """Filter once the typing rests: five thousand lines cannot be written between two keys."""
+        await asyncio.sleep(REST)
         self._rewrite()
 
     def on_input_submitted(self) -> None:
@@ -127,16 +137,23 @@ class EventsPane(Pane):
             return
         clock = time.strftime("%H:%M:%S", time.localtime(event.get("time", 0)))
         colour = _COLOURS.get(str(event.get("kind")), "")
-        log.write(Text.assemble((f"{clock}  ", "dim"), (printable(str(event.get("line", ""))), colour)))
+        kind, _, rest = str(event.get("line", "")).rpartition("::")
+        text = printable(str(event.get("text") or rest))
+        log.write(Text.assemble((f"{clock}  ", "dim"), (f"{printable(kind):<12} ", colour), text))
 
     def _rewrite(self) -> None:
         log = self.query_one(RichLog)
         log.clear()
-        for event in self.kept:
+        chosen = [event for event in self.kept if self._matches(event)]
+        for event in chosen[-REWRITTEN:]:
             self._write(log, event)
         self._tell_state()
 
     def _tell_state(self) -> None:
-        state = f"[reverse] paused [/] {self._missed} since" if self.paused else "live"
-        chosen = f", filter: {' '.join(self._words)}" if self._words else ""
-        self.query_one("#events-state", Static).update(f"{state}, {len(self.kept)} kept{chosen}")
+        text = Text(" paused ", "reverse") if self.paused else Text("● live", "green")
+        if self.paused:
+            text.append(f" {self._missed} since", "not reverse")
+        text.append(f"  ·  {counted(len(self.kept), 'event')} kept", "not reverse")
+        if self._words:
+            text.append(f"  ·  filter: {' '.join(self._words)}", "not reverse")
+        self.query_one("#events-state", Static).update(text)

@@ -71,6 +71,7 @@ class HoardPane(Pane):
             id="hoard-entries",
             shrink=("entry", "state"),
             drop=("from",),
+            empty="a adds a path; H in Browse hoards what is under the cursor there.",
         )
         yield Rows(("profile", "", "entries", "mistakes"), id="hoard-profiles", shrink=("mistakes",))
         yield Static(id="hoard-heading", classes="heading", markup=False)
@@ -83,7 +84,6 @@ class HoardPane(Pane):
 
     def on_mount(self) -> None:
         """Hide what is not there yet."""
-        super().on_mount()
         self.query_one("#hoard-progress").display = False
         self.query_one("#hoard-profiles").display = False
 
@@ -285,7 +285,7 @@ class HoardPane(Pane):
         """The entry under the cursor, if it can be edited here."""
         entry = self._entries.get(self._table.chosen or "")
         if entry is None:
-            self.notify("There is no entry yet: press a, or h in Browse.", severity="warning")
+            self.notify("There is no entry yet: press a, or H in Browse.", severity="warning")
         elif entry["profile"]:
             self.notify(
                 f"It comes from the profile {entry['profile']}; edit its file.",
@@ -317,7 +317,7 @@ def ready_line(told: Mapping[str, Any], entries: int, automatic: bool) -> Text:
     if told["ready"] and told["reachable"]:
         text = Text("● Ready to unplug", "bold green")
     elif told["ready"]:
-        text = Text("◐ All here, but servers could not be asked for newer versions", "yellow")
+        text = Text("◐ All here; servers not asked for newer versions", "yellow")
     else:
         text = Text(f"○ Not ready: {told['count']} missing", "bold yellow")
     text.append(f"  ·  {here}", "default not bold")

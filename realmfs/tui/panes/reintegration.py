@@ -16,13 +16,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, RichLog, Sparkline, Static
 
-from realmfs.control.words import age, printable, size
+from realmfs.control.words import age, counted, printable, size
 from realmfs.tui.dialogs import Confirm
 from realmfs.tui.link import Event, Link
+from realmfs.tui.pace import Pace
 from realmfs.tui.pane import Pane
 from realmfs.tui.table import Cell, Rows
 
-MOST_CHANGES = 1000
+MOST_CHANGES = 200
+"""Changes of a volume that are asked for and shown; the rest are counted."""
 PAUSED = 1e6
 """Seconds of age that mean paused."""
 SECONDS = 60
@@ -44,7 +46,7 @@ class ReintegrationPane(Pane):
         Binding("p", "pause", "Pause"),
         Binding("D", "discard", "Discard"),
         Binding("e", "export", "Export"),
-        Binding("o", "line", "On/off"),
+        Binding("o", "line", "Off line"),
     ]
 
     def __init__(self, link: Link) -> None:
@@ -54,12 +56,18 @@ class ReintegrationPane(Pane):
         self._age_before = 0.0
         self._sent: deque[float] = deque([0.0] * SECONDS, maxlen=SECONDS)
         self._todo: dict[str, int] = {}
+        self._pending: dict[str, int] = {}
+        self._of: str | None = None
+        self._pace = Pace()
 
     def compose(self) -> ComposeResult:
         """Put volumes over changes over history."""
         yield Static(id="log-state")
         yield Rows(
-            ("volume", "state", "waits", "size", "oldest", "why"), id="log-volumes", shrink=("why", "volume")
+            ("volume", "state", "waits", "size", "oldest", "why"),
+            id="log-volumes",
+            shrink=("why", "volume"),
+            empty="No changes wait in any volume.",
         )
         yield Rows(
             ("", "change", "path", "size", "age", "by", "state"),
@@ -67,13 +75,12 @@ class ReintegrationPane(Pane):
             shrink=("state", "path"),
             drop=("by", ""),
         )
-        yield Static("Sent, records a second", classes="heading")
+        yield Static("Sent in the last minute", classes="heading")
         yield Sparkline(list(self._sent), id="log-rate")
         yield RichLog(id="log-history", max_lines=500, wrap=False)
 
     def on_mount(self) -> None:
         """Begin to count."""
-        super().on_mount()
         self.set_interval(1.0, self._next_second)
 
     def shown(self) -> None:
@@ -85,37 +92,45 @@ class ReintegrationPane(Pane):
     # what there is
 
     async def load(self) -> None:
-        """Ask for everything."""
+        """Ask for the volumes, and for the first changes of the one under the cursor."""
         self._age = (await self.link.call("writeback"))["age"]
-        volumes = await self.link.entries("volumes.list")
-        found = await self.link.entries("changes.list", most=MOST_CHANGES)
-        by_volume: dict[str, list[Change]] = {}
-        for change in found:
-            by_volume.setdefault(f"{change['volume']}@{change['realm']}", []).append(change)
-        rows = {
-            name: _volume_row(name, one, by_volume.get(name, []))
-            for one in volumes
-            if one["pending"] and (name := f"{one['name']}@{one['realm']}")
-        }
-        self._changes = {str(change["sequence"]): change for change in found}
+        volumes = [one for one in await self.link.entries("volumes.list") if one["pending"]]
+        self._pending = {f"{one['name']}@{one['realm']}": one["pending"] for one in volumes}
+        self._pace.note(
+            time.monotonic(), sum(self._pending.values()), sum(one["pending_bytes"] for one in volumes)
+        )
+        rows = {f"{one['name']}@{one['realm']}": _volume_row(one) for one in volumes}
         self.query_one("#log-volumes", Rows).show_rows(rows)
-        self._show_changes()
-        waiting = f"{len(found)} changes wait" if found else "Everything has reached the servers"
-        state = "[reverse] paused [/] " if self._age >= PAUSED else ""
-        self.query_one("#log-state", Static).update(f"{state}{waiting}")
+        self._tell_state(sum(one["pending_bytes"] for one in volumes))
+        await self._load_changes()
 
-    def _show_changes(self) -> None:
-        volume = self.query_one("#log-volumes", Rows).chosen
-        chosen = {
-            key: _change_row(one)
-            for key, one in self._changes.items()
-            if f"{one['volume']}@{one['realm']}" == volume
-        }
-        self.query_one("#log-changes", Rows).show_rows(chosen)
+    def _tell_state(self, data: int) -> None:
+        records = sum(self._pending.values())
+        text = Text(" paused ", "reverse").append(" ", "not reverse") if self._age >= PAUSED else Text()
+        if records:
+            text.append(f"{counted(records, 'change')} {'waits' if records == 1 else 'wait'} ({size(data)})")
+            pace = self._pace.line(time.monotonic())
+            text.append(f"  ·  {pace}" if pace else "", "green")
+        else:
+            text.append("● Everything has reached the servers", "green")
+        self.query_one("#log-state", Static).update(text)
+
+    async def _load_changes(self) -> None:
+        volume = self._of = self._volume_chosen()
+        found = []
+        if volume is not None:
+            found = await self.link.entries("changes.list", most=MOST_CHANGES, volume=volume)
+        self._changes = {str(change["sequence"]): change for change in found}
+        rows = {key: _change_row(one) for key, one in self._changes.items()}
+        more = self._pending.get(volume or "", 0) - len(found)
+        if more > 0 and len(found) == MOST_CHANGES:
+            rows["more"] = ("", "…", f"and {more} more after these", "", "", "", "")
+        self.query_one("#log-changes", Rows).show_rows(rows)
 
     @on(DataTable.RowHighlighted, "#log-volumes")
     def _moved(self) -> None:
-        self._show_changes()
+        if self._volume_chosen() != self._of:
+            self.ask(self._load_changes, group="changes", alone=True)
 
     # what happens
 
@@ -124,18 +139,28 @@ class ReintegrationPane(Pane):
         super().take_events(events, lost)
         history = self.query_one("#log-history", RichLog)
         for event in events:
-            if event.get("kind") == "reintegrate":
-                self._count(str(event.get("volume")), int(event.get("todo", 0)))
-            elif event.get("kind") not in ("store", "progress") or "stor" not in str(event.get("text")):
-                continue
-            clock = time.strftime("%H:%M:%S", time.localtime(event.get("time", 0)))
-            history.write(Text.assemble((f"{clock}  ", "dim"), printable(str(event.get("text", "")))))
+            told = self._told(event)
+            if told:
+                clock = time.strftime("%H:%M:%S", time.localtime(event.get("time", 0)))
+                history.write(Text.assemble((f"{clock}  ", "dim"), told))
 
-    def _count(self, volume: str, todo: int) -> None:
-        done = self._todo.get(volume, todo) - todo
-        if done > 0:
-            self._sent[-1] += done
+    def _told(self, event: Event) -> str:
+        """Take in an event; return what the history says of it, "" if nothing."""
+        if event.get("event") == "StoreProgress":
+            self._pace.note_upload(time.monotonic(), event)
+        if event.get("kind") != "reintegrate":
+            return ""
+        volume, todo = printable(str(event.get("volume"))), int(event.get("todo", 0))
+        sent = self._count(volume, todo)
+        if not sent:
+            return ""
+        return f"{volume}: {counted(sent, 'change')} sent, {todo or 'nothing'} left"
+
+    def _count(self, volume: str, todo: int) -> int:
+        done = max(0, self._todo.get(volume, todo) - todo)
+        self._sent[-1] += done
         self._todo[volume] = todo
+        return done
 
     def _next_second(self) -> None:
         self.query_one("#log-rate", Sparkline).data = list(self._sent)
@@ -220,17 +245,15 @@ class ReintegrationPane(Pane):
         self.mark_stale()
 
 
-def _volume_row(name: str, volume: Mapping[str, Any], changes: Sequence[Change]) -> Sequence[Cell]:
-    now = time.time()
-    oldest = max((now - change["made"] for change in changes), default=0.0)
-    refused = sum("refused" in change["state"] for change in changes)
+def _volume_row(volume: Mapping[str, Any]) -> Sequence[Cell]:
+    refused = volume["refused"]
     why = volume["why"] or (f"{refused} refused: see Conflicts" if refused else "")
     return (
-        printable(name),
+        printable(f"{volume['name']}@{volume['realm']}"),
         Text(volume["state"], "green" if volume["reachable"] else "yellow"),
         str(volume["pending"]),
-        size(sum(change["size"] for change in changes)),
-        age(oldest) if changes else "-",
+        size(volume["pending_bytes"]),
+        "-" if volume["oldest"] is None else age(max(0.0, time.time() - volume["oldest"])),
         why or "-",
     )
 

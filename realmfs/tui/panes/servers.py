@@ -45,13 +45,18 @@ class ServersPane(Pane):
         """Put one table over the other."""
         yield Static("Servers", classes="heading")
         yield Rows(
-            ("realm", "server", "state", "round trip", "bandwidth", "heard", "protection, or why down"),
+            ("realm", "server", "state", "round trip", "bandwidth", "heard", "protection / reason"),
             id="servers-table",
-            shrink=("protection, or why down", "server", "realm"),
-            drop=("bandwidth",),
+            shrink=("protection / reason", "server", "realm"),
+            drop=("bandwidth", "heard"),
+            empty="No server met yet. Go to a realm first: 1, then g.",
         )
         yield Static("Tokens", classes="heading")
-        yield Rows(("realm", "user", "state", "ends in", "pending"), id="tokens-table")
+        yield Rows(
+            ("realm", "user", "state", "ends in", "changes that wait"),
+            id="tokens-table",
+            empty="Not logged in anywhere: l logs in.",
+        )
 
     def shown(self) -> None:
         """Take the keys."""
@@ -61,15 +66,18 @@ class ServersPane(Pane):
 
     async def load(self) -> None:
         """Ask for both."""
-        await self._load_servers(False)
+        realms = await self._load_servers(False)
         tokens = await self.link.call("tokens.list")
-        rows = {token["realm"]: _token_row(token) for token in tokens}
+        rows = {realm: (realm, "-", Text("not logged in: l", "dim"), "-", "-") for realm in realms}
+        rows |= {token["realm"]: _token_row(token) for token in tokens}
         self.query_one("#tokens-table", Rows).show_rows(rows)
 
-    async def _load_servers(self, check: bool) -> None:
+    async def _load_servers(self, check: bool) -> Sequence[str]:
+        """Ask for the servers and show them; return their realms."""
         servers = await self.link.call("servers.list", check=check)
         rows = {f"{server['realm']} {server['address']}": self._server_row(server) for server in servers}
         self.query_one("#servers-table", Rows).show_rows(rows)
+        return sorted({server["realm"] for server in servers})
 
     def _server_row(self, server: Mapping[str, Any]) -> Sequence[Cell]:
         key = f"{server['realm']} {server['address']}"
@@ -95,7 +103,10 @@ class ServersPane(Pane):
 
     def action_check(self) -> None:
         """Ask each server now."""
-        self.ask(self._load_servers, True)
+        self.ask(self._check)
+
+    async def _check(self) -> None:
+        await self._load_servers(True)
 
     def action_login(self) -> None:
         """Ask who and with which password, and log in."""
