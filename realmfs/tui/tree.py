@@ -26,6 +26,7 @@ PIECE = 1000
 FEW = 200
 """Entries of unknown status that are asked for at once."""
 AT_A_TURN = 1000
+TRIES = 5
 
 _STATES = {
     "absent": ("○", "dim"),
@@ -133,10 +134,10 @@ class TreeOfRealms(Tree[Place]):
         self._loading.add(place.path)
         node.refresh()
         try:
-            place.entries = await self._entries(place)
+            place.entries = _sorted(_with_what_was_known(await self._entries(place), place.entries or {}))
             await self.show_entries(node)
             if 0 < sum(each.size is None for each in place.entries.values()) <= FEW:
-                place.entries = await self._entries(place, attributes=True)
+                place.entries = _sorted(await self._entries(place, attributes=True))
                 await self.show_entries(node)
         finally:
             self._loading.discard(place.path)
@@ -148,19 +149,28 @@ class TreeOfRealms(Tree[Place]):
         Raises ControlError and NoDaemonError.
         """
         names = [name for name in path.split("/") if name]
-        for depth, name in enumerate(names):
-            node = self.node_at(names[:depth])
-            if node is None or node.data is None:
+        for depth in range(len(names)):
+            if not await self._bring(names[: depth + 1]):
                 return False
-            if name not in (node.data.entries or ()):
-                await self._load_at_last(node)
-            node = self.node_at(names[:depth])  # others may have filled the tree anew meanwhile
-            if node is not None:
-                node.expand()
         found = self.node_at(names)
         if found is not None:
             self.call_after_refresh(self.move_cursor, found)
         return found is not None
+
+    async def _bring(self, names: Sequence[str]) -> bool:
+        """Open the directory of an object; tell whether the object is in the tree then.
+
+        Tried again, for others may fill the tree anew meanwhile.
+        """
+        for _ in range(TRIES):
+            above = self.node_at(names[:-1])
+            if above is None:
+                return False
+            if self.node_at(names) is not None:
+                above.expand()
+                return True
+            await self._load_at_last(above)
+        return False
 
     def node_at(self, names: Sequence[str]) -> Node | None:
         """Return the node of an object by the names that lead to it, if it is in the tree."""
@@ -203,9 +213,7 @@ class TreeOfRealms(Tree[Place]):
             for entry in piece["entries"]:
                 found[entry["name"]] = _place(place.path, entry)
             position = piece["position"]
-        return dict(
-            sorted(found.items(), key=lambda item: (not item[1].is_directory, item[0].casefold(), item[0]))
-        )
+        return found
 
     async def show_entries(self, node: Node) -> None:
         """Make the children of a node those entries that its filter lets through, changing what differs."""
@@ -254,6 +262,22 @@ class TreeOfRealms(Tree[Place]):
 
     def _add(self, node: Node, place: Place) -> Node:
         return node.add(place.name, place, allow_expand=place.is_directory)
+
+
+def _sorted(entries: Mapping[str, Place]) -> dict[str, Place]:
+    """Return directories before files, each by name."""
+    return dict(
+        sorted(entries.items(), key=lambda item: (not item[1].is_directory, item[0].casefold(), item[0]))
+    )
+
+
+def _with_what_was_known(entries: dict[str, Place], before: Mapping[str, Place]) -> dict[str, Place]:
+    """Keep kind and size of entries whose status is not told again: else lines would jump to and fro."""
+    for name, each in entries.items():
+        old = before.get(name)
+        if each.size is None and old is not None and old.size is not None:
+            each.kind, each.size, each.volume = old.kind, old.size, each.volume or old.volume
+    return entries
 
 
 def _place(parent: str, entry: Mapping[str, Any]) -> Place:

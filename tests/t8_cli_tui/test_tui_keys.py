@@ -23,7 +23,7 @@ from realmfs.tui.starting import Banner
 from realmfs.tui.tree import TreeOfRealms
 from tests.t8_cli_tui.fakedaemon import FakeDaemon, drive_fake
 from tests.t8_cli_tui.pilot import screen_text, until
-from tests.t8_cli_tui.scenes import BUSY, CONFLICTS, EVENTS, REALM, WALKING
+from tests.t8_cli_tui.scenes import BUSY, CONFLICTS, EVENTS, REALM, WALKING, entry
 
 Asked = tuple[str, Mapping[str, Any]]
 
@@ -282,3 +282,38 @@ def test_what_waits_for_a_person_is_marked_everywhere(tmp_path: Path) -> None:
         await until(pilot, lambda: "4 Conflicts " in screen_text(app) and "! 2" not in screen_text(app))
 
     drive_fake(tmp_path, BUSY | {"daemon.status": status}, script)
+
+
+def test_go_to_arrives_although_the_tree_is_filled_anew_on_the_way(tmp_path: Path) -> None:
+    """A listing without status takes what nobody has looked at for a file: it jumps, and comes back."""
+    file, directory = {"kind": "file", "attributes": None}, {"kind": "directory"}
+
+    def listing(params: Mapping[str, Any]) -> Any:
+        more = directory if params["attributes"] else file
+        names = {"": [REALM], REALM: ["a", "b", "c"], f"{REALM}/b": ["d"], f"{REALM}/b/d": ["e"]}
+        found = [entry(name) | more for name in names.get(params["path"], [])]
+        return {"entries": found, "position": None}
+
+    def stat(params: Mapping[str, Any]) -> Any:
+        told = BUSY["path.stat"](params)
+        return told | {"attributes": told["attributes"] | {"type": "directory"}}
+
+    async def script(app: RealmfsApp, pilot: Pilot[None], daemon: FakeDaemon) -> None:
+        await until(pilot, lambda: app.link.up)
+        await pilot.pause(0.2)
+        await pilot.press("g", *f"{REALM}/b/d/e", "enter")
+        tree = app.query_one(TreeOfRealms)
+
+        def path() -> str:
+            node = tree.cursor_node
+            return node.data.path if node is not None and node.data is not None else ""
+
+        await until(pilot, lambda: path() == f"{REALM}/b/d/e")
+        node = tree.node_at([REALM, "b"])
+        assert node is not None
+        await pilot.press("r")
+        await pilot.pause(0.2)
+        await until(pilot, lambda: not any(one.group == "load" for one in app.workers))
+        assert tree.node_at([REALM, "b"]) is node, "nothing has changed: nothing is made anew"
+
+    drive_fake(tmp_path, BUSY | {"path.list": listing, "path.stat": stat}, script)

@@ -16,10 +16,12 @@ from realmfs.tui.panes.reintegration import ReintegrationPane
 from realmfs.tui.tree import TreeOfRealms
 from tests.t8_cli_tui.fakedaemon import FakeDaemon, compare, drive_fake
 from tests.t8_cli_tui.pilot import drive, screen_text, until
-from tests.t8_cli_tui.scenes import BUSY, EVENTS, SCENES
+from tests.t8_cli_tui.scenes import BUSY, EVENTS, REALM, SCENES
 
 SMALL, WIDE = (80, 24), (130, 36)
 ALL = tuple(pane.key for pane in PANES)
+CHOSEN = dict.fromkeys(("busy", "offline"), f"{REALM}/paper.txt") | {"conflict": f"{REALM}/plan.txt"}
+"""What the cursor goes to in Browse: at once, for what it rests on is asked about, and told better then."""
 CASES = [
     *((state, SMALL, ALL) for state in ("empty", "busy", "offline", "error", "conflict")),
     ("busy", WIDE, ALL),
@@ -58,10 +60,10 @@ def test_screens_look_as_their_frames(
             app.clear_notifications()
             app.action_show(pane)
             await settled(app, pilot)
-            if pane == "browse" and state in ("busy", "offline", "conflict"):
+            if pane == "browse" and state in CHOSEN:
                 await pilot.press("j", "l")
                 await settled(app, pilot)
-                await pilot.press(*("jjjjjj" if state == "conflict" else "jjjjj"))
+                assert await app.query_one(TreeOfRealms).reveal(CHOSEN[state])
             await compare(f"{pane}-{state}-{size[0]}x{size[1]}", app, pilot)
 
     events = EVENTS if state == "busy" else []
