@@ -44,8 +44,6 @@ SETTLE = 5.0
 """Seconds from a server's coming up to the walk: others will come, too."""
 PAUSE = 60.0
 """Least seconds between walks that nobody asked for."""
-SURVEYS = 5
-"""How often it is surveyed what is missing, when something was called back since it was looked at."""
 NAMED = 5
 """Objects missing after a walk that the log names."""
 TELL = 0.5
@@ -223,13 +221,10 @@ class Hoard:
         return survey
 
     async def _conclude(self, walk: Walk) -> Survey:
-        """Survey what is here; look again at what was called back meanwhile."""
-        for _ in range(SURVEYS):
-            await walk.last_look()
-            await walk.settle()
-            survey = await self._surveyor.survey(self.contexts, walk.confirmed)
-            if not survey.suspects:
-                break
+        """Look again at what was called back meanwhile, and survey what is here."""
+        await walk.last_look()
+        await walk.settle()
+        survey = await self._surveyor.survey(self.contexts, walk.confirmed)
         for lack in survey.lacks[:NAMED]:
             log.info("%s is missing: %s", lack.path, lack.why)
         return survey

@@ -59,8 +59,6 @@ class Survey:
     """and once here."""
     lacks: list[Lack] = field(default_factory=list)
     census: Census = field(default_factory=Census)
-    suspects: int = 0
-    """Of the lacks, those called back since they were looked at: perhaps not of the servers' version."""
 
     @property
     def ready(self) -> bool:
@@ -135,8 +133,6 @@ class Surveyor:
             tally.present_bytes += (size or 0) * here
         if here or all(tally is not survey.total for tally in tallies):
             return
-        looked = context.trouble or node.conflict or node.status is None
-        survey.suspects += not (looked or node.valid or confirmed)
         why = context.trouble or _why(node, self._binder.has_data(node))
         survey.lacks.append(
             Lack(self._core.path(node), context.priority, context.entry.id, MISSING, why, size)

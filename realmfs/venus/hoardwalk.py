@@ -420,7 +420,8 @@ class Walk:
     async def last_look(self) -> None:
         """Check again what was called back since it was looked at: resolving replicas does that, too.
 
-        Each object at most once: what is called back then was current at the end of the walk all the same.
+        This is the moment of which a survey speaks. What holds a promise now is current, and what does not is
+        asked for once more; that either is called back while this goes on makes it no less so.
         """
         self._concluding = True
         for _ in range(LAST_LOOKS):
@@ -428,13 +429,20 @@ class Walk:
                 if not index % SLICE:
                     await trio.lowlevel.checkpoint()
                 node = self._means.binder.node(context)
-                if node is not None and not (node.valid or node.ours or node.ino in self.confirmed):
+                if node is not None and not all(map(self._is_current, (node.ino, *context.along))):
                     self._push(context)
             if not self._todo:
                 return
             await self._work(self._check)
             if self._fetch:
                 await self.data()
+
+    def _is_current(self, number: int) -> bool:
+        if number not in self.confirmed:
+            node = self._core.nodes.by_number(number)
+            if node.valid or node.ours or number == ROOT_INODE:
+                self.confirmed.add(number)
+        return number in self.confirmed
 
     def _lost(self) -> int:
         """Count how often all promises of a server were lost."""
