@@ -113,6 +113,7 @@ class HoardPane(Pane):
         self._show_walk(status)
         async with self._editing:
             entries = await self.link.entries("hoard.list")
+        entries.sort(key=lambda one: (-one["priority"], one["path"], one["id"]))  # the most important first
         self._entries = {str(entry["id"]): entry for entry in entries}
         self._show_entries()
         await self._load_profiles()
