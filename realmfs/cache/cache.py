@@ -50,6 +50,7 @@ class Cache:
         self._home = Home(directory)
         try:
             self._reserve = Reserve(directory / "reserve", limits.reserve)
+            self._last = Reserve(directory / "reserve.last", limits.last_reserve, "sending what waits")
             self._open(self._home.database, disk.boot_id() if boot_id is None else boot_id)
         except BaseException:
             self._home.close()
@@ -103,11 +104,11 @@ class Cache:
         self.directories = Directories(database)
         self.containers = Containers(database, self._home.containers, self._reserve.check)
         self.objects = Objects(database, self.containers, self.directories, limits.objects)
-        self.log = ModifyLog(database, self.containers, limits.log_records)
+        self.log = ModifyLog(database, self.containers, limits.log_records, self._last.check)
         self.hoard = HoardTable(database, max(_FEWEST_ENTRIES, limits.objects // 2))
         self.recovered = Recovered(database, self.containers)
         self.replacement = Replacement(database, limits, self.objects, self.containers)
-        self.durability = Durability(database, self.containers, self._reserve)
+        self.durability = Durability(database, self.containers, self._reserve, self._last)
         self.contents = Contents(database, self.objects, self.containers, self.sync)
 
     def _recovery(self, *, power_lost: bool) -> Recovery:
@@ -132,7 +133,14 @@ class Cache:
 
     def shortage(self) -> int:
         """Return how many bytes the disk lacks for contents to be taken in again."""
-        return self._reserve.shortage()
+        return max(self._reserve.shortage(), self._last.shortage())
+
+    def last_resort(self) -> bool:
+        """Give up the last of the disk so that what waits can be sent; true if that freed any.
+
+        Until there is room again no change is taken in.
+        """
+        return self._last.release()
 
     def change_limits(self, limits: Limits) -> None:
         """Obey other limits from now on. What is too much by them goes by `replacement.trim`."""

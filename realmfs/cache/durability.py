@@ -69,10 +69,11 @@ class _Synced:
 class Durability:
     """Runs the rounds. `rounds` counts those completed."""
 
-    def __init__(self, database: Database, containers: Containers, reserve: Reserve) -> None:
+    def __init__(self, database: Database, containers: Containers, reserve: Reserve, last: Reserve) -> None:
         self._database = database
         self._containers = containers
         self._reserve = reserve
+        self._last = last
         self._running = trio.Lock()
         self._waiting: list[trio.Event] = []
         self._synced_commits = -1
@@ -85,9 +86,13 @@ class Durability:
 
         The database calls it every few commits.
         """
-        self._reserve.watch()
+        self._watch_disk()
         if self._database.commits - self._synced_commits > HURRY:
             self._hurry.set()
+
+    def _watch_disk(self) -> None:
+        self._last.watch(last=True)
+        self._reserve.watch()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run a round every PERIOD seconds if there is anything to do."""
@@ -96,7 +101,7 @@ class Durability:
             with trio.move_on_after(PERIOD):
                 await self._hurry.wait()
             self._hurry = trio.Event()
-            self._reserve.watch()
+            self._watch_disk()
             if self._database.damage is None and (
                 self._database.commits != self._synced_commits or self._lazy
             ):

@@ -5,9 +5,11 @@
     <cache>/cache.db       the database, and its -wal and -shm
     <cache>/containers/    contents of files
     <cache>/reserve        64 MiB of nothing, given up when the disk is full
+    <cache>/reserve.last   4 MiB of nothing, given up when not even the log can be sent
 
 The reserve makes data meet a full disk before the modify log does: once it is given up, containers may not
-grow until it can be had again, so that the space goes to the log.
+grow until it can be had again, so that the space goes to the log. To send the log takes some room, too. For
+that is the last reserve: while it is given up no change is taken in, and what has been sent makes room again.
 """
 
 import contextlib
@@ -70,9 +72,10 @@ class Reserve:
     `held`: whether it does; without it no data may be added.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, purpose: str = "the modify log") -> None:
         self._path = path
         self._size = size
+        self._purpose = purpose
         self.held = False
         self.restore()
 
@@ -83,7 +86,7 @@ class Reserve:
         self.held = False
         self._path.unlink(missing_ok=True)
         logger.warning(
-            "the disk of %s is full: its reserve is given up for the modify log", self._path.parent
+            "the disk of %s is full: its reserve is given up for %s", self._path.parent, self._purpose
         )
         return True
 
@@ -127,10 +130,13 @@ class Reserve:
         disk = os.statvfs(self._path.parent)
         return disk.f_bavail * disk.f_frsize
 
-    def watch(self) -> None:
-        """Give up or take back the reserve by what the disk has free. Called now and then; raises nothing."""
+    def watch(self, *, last: bool = False) -> None:
+        """Give up or take back the reserve by what the disk has free. Called now and then; raises nothing.
+
+        The `last` reserve is given up to who needs it only.
+        """
         try:
-            if self.held and self._size and self.disk_free() < self._size // 4:
+            if not last and self.held and self._size and self.disk_free() < self._size // 4:
                 self.release()
             elif not self.held:
                 self.restore()

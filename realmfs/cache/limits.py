@@ -9,6 +9,10 @@ MARGIN = 16
 RESERVE = 64 << 20
 """Bytes of disk kept back so that data meets a full disk before the modify log does."""
 
+LAST = 16
+"""One part in so many of the reserve is kept back again, for sending the log from a disk without room."""
+LEAST_LAST = 256 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -21,6 +25,11 @@ class Limits:
     log_records: int
     """Pending changes of all volumes together."""
     reserve: int = RESERVE
+
+    @property
+    def last_reserve(self) -> int:
+        """The size of what is kept back for sending the log."""
+        return max(self.reserve // LAST, LEAST_LAST) if self.reserve else 0
 
     @classmethod
     def for_size(cls, size: int, reserve: int = RESERVE) -> Self:

@@ -30,7 +30,7 @@ import json
 import os
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -143,10 +143,14 @@ _ABOUT = (
 class ModifyLog:
     """All modify logs. At most `bound` records."""
 
-    def __init__(self, database: Database, containers: Containers, bound: int) -> None:
+    def __init__(
+        self, database: Database, containers: Containers, bound: int, check: Callable[[], None]
+    ) -> None:
+        """`check` raises CacheFull if the disk has no room for another change."""
         self._database = database
         self._containers = containers
         self._bound = bound
+        self._check = check
         self.host = secrets.randbelow(0xFFFFFFFF) + 1
         self._uniquifier = 0
         self.reload()
@@ -276,6 +280,7 @@ class ModifyLog:
         """
         if self.count >= self._bound:
             raise CacheFull(f"{self.count} changes are pending, the limit")
+        self._check()
         sequence = self._next
         if prepend:
             query = "SELECT min(sequence) - 1 FROM log WHERE volume = ?"

@@ -40,6 +40,7 @@ from math import inf
 
 import trio
 
+from realmfs.cache.errors import CacheFull
 from realmfs.cache.log import LogEntry, Role, State
 from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.rpc2.transfer import Source
@@ -170,6 +171,8 @@ class Sender:
         except CodaError as error:
             log.info("%s: %s", self._volume.name, error)
         except OSError as error:
+            if isinstance(error, CacheFull) and self._core.cache.last_resort():
+                return True
             log.error("%s: the log cannot be sent: %s", self._volume.name, error)
         self._slow_down()
         return False

@@ -85,6 +85,34 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         await client.write(f"{ROOT}/again", b"there is room again")
 
 
+@pytest.mark.logs(".")
+async def test_what_waits_is_sent_from_a_disk_with_no_byte_left(
+    tmp_path: Path, small_disk: Path, autojump_clock: Clock
+) -> None:
+    """The reserve is used up by changes, and somebody else takes what little is free; nobody makes room."""
+    async with client_on(tmp_path, small_disk) as (where, client):
+        client.offline()
+        kept: dict[str, Any] = {}
+        refusals = number = 0
+        while refusals < 25:
+            number += 1
+            refusals += await _try_to_write(client, f"f{number}", bytes(number % 2 * 20_000), kept)
+        _fill(small_disk)
+        with pytest.raises(CodaError):
+            await client.mkdir(f"{ROOT}/one more")
+        _fill(small_disk)
+        client.online()
+        await client.drained(600)
+        assert await tree(await where.client(), ROOT) == kept
+
+
+def _fill(disk: Path) -> None:
+    """Take the last byte of a disk."""
+    with (disk / "filler").open("ab", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+
+
 async def _try_to_write(client: MortalClient, name: str, data: bytes, kept: dict[str, Any]) -> bool:
     """Create, write, close; tell whether any of it was refused, and note what was not."""
     venus, above = client.venus, (await client.look(ROOT)).ino

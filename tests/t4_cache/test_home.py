@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -297,3 +298,22 @@ async def test_a_newer_database_is_refused_and_left_alone(world: World) -> None:
     with contextlib.closing(connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {len(STEPS)}")
     Cache(world.cache.directory, LIMITS).close()
+
+
+@pytest.mark.logs("its reserve is given up for sending what waits")
+def test_without_the_last_reserve_no_change_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(bytes=MEGA, objects=100, log_records=100, reserve=MEGA)
+    cache = Cache(tmp_path / "cache", limits)
+    last = tmp_path / "cache/reserve.last"
+    assert last.stat().st_size == limits.last_reserve
+    assert cache.last_resort()
+    assert not last.exists()
+    assert not cache.last_resort(), "there is nothing more to give up"
+    append = partial(cache.log.append, 1, b"record", uid=1, identity="", time=0)
+    with pytest.raises(CacheFull), cache.transaction():
+        append()
+    cache.durability.watch()
+    assert last.stat().st_size == limits.last_reserve
+    cache.close()
