@@ -250,6 +250,11 @@ class Core:
                     del self._resolved[next(iter(self._resolved))]
                 self._resolved[fid] = trio.current_time()
 
+    @property
+    def ours_under_way(self) -> bool:
+        """Whether an update of ours is being made, or its second phase not delivered."""
+        return self.sends or len(self.cop2) > 0
+
     async def make_equal(self, fid: Fid, patience: Patience) -> bool:
         """Do what may make the replicas of an object equal, so that the group can be asked again.
 
@@ -260,7 +265,7 @@ class Core:
         """
         if not self.replicated:
             return True
-        ours = self.sends or len(self.cop2) > 0
+        ours = self.ours_under_way
         try:
             if ours:
                 with patience.scope():

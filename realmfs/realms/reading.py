@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
+
+import trio
 
 from realmfs.realms.core import Core
 from realmfs.realms.round import Answers, Call, Patience
-from realmfs.realms.types import AccessListAnswer, Attributes
+from realmfs.realms.types import ANYUSER, AccessListAnswer, Attributes
 from realmfs.rpc2.errors import BadPacket
 from realmfs.vice.calls import MAX_PIGGIES, GetAcl, GetAttr, ValidateAttrs, until_nul
 from realmfs.vice.errors import CodaError, Code
@@ -30,6 +33,12 @@ R = TypeVar("R", bound=Results)
 
 VALIDATE_ROUNDS = 3
 """How often a validation is begun anew because the object asked about first is gone or differs."""
+
+
+SECOND_PHASE = 3.0
+"""Seconds between two looks at weakly equal replicas; clients take up to 5 (vice.md §6.4)."""
+SECOND_PHASES = 20
+"""Looks at an object that others change all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +96,54 @@ def agree(
     if core.replicated and len(statuses) > 1:
         vectors = [statuses[slot].vv if slot in statuses else None for slot in range(VSG_MEMBERS)]
         check = check_group(vectors, equality_required=fid.is_directory)
-        if not check.consistent:
+        if check.consistent:
+            dominant = check.dominant
+        elif core.ours_under_way or not _weakly_equal([status.vv for status in statuses.values()]):
             _note_parent(core, fid, statuses)
             return Code.ESYNRESOLVE
-        dominant = check.dominant
+        else:
+            core.context.background(("second phase", fid), partial(_see_second_phase, core, fid))
+            return Agreement(core.primary_of(dominant), dominant, False)
     easy = code is Code.EASYRESOLVE or len(dominant) < len(statuses)
     if easy and not core.sends:  # else it is our own update that has not reached all of them yet
         _note_parent(core, fid, statuses)
         core.resolve_later(fid)
     promised = not easy and promise_stands(core, answers, {s: st.callback for s, st in statuses.items()})
     return Agreement(core.primary_of(dominant), dominant, promised)
+
+
+def _weakly_equal(vectors: Sequence[VersionVector]) -> bool:
+    """Tell whether all replicas name the same last update: by that servers, too, know equal contents.
+
+    Only their counts differ, since the second phase of somebody's update has not reached them all yet.
+    """
+    one = {vector.store_id for vector in vectors}
+    return len(one) == 1 and StoreId.zero() not in one and not any(vv.inconsistent for vv in vectors)
+
+
+async def _see_second_phase(core: Core, fid: Fid) -> None:
+    """Have the counts of weakly equal replicas made equal if nobody does: the second phase may be lost.
+
+    To resolve at once what another client is about to settle would be in vain; and where several change one
+    directory, it meets servers at work on the next update, who then find no common history.
+    """
+    last = None
+    for _ in range(SECOND_PHASES):
+        await trio.sleep(SECOND_PHASE)
+        try:
+            patience = core.patience(None)
+            answers = await core.ask(Call(GetAttr.OPCODE, GetAttr(fid=fid).pack()), ANYUSER, patience)
+        except CodaError:
+            return  # nobody is there; who looks again finds out again
+        found = {slot: reply.status.vv for slot, reply in parse(core, answers, GetAttr.Reply).items()}
+        equal = len({vv.versions for vv in found.values()}) == 1
+        if equal or not _weakly_equal(list(found.values())):
+            return  # all is well, or whoever looks finds a reason to resolve
+        newest = next(vv.store_id for vv in found.values())
+        if newest == last:
+            break
+        last = newest
+    core.resolve_later(fid)
 
 
 def promise_stands(core: Core, answers: Answers, given: Mapping[int, bool]) -> bool:

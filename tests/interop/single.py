@@ -2,7 +2,7 @@
 
     python -m tests.interop.single FID HOST...
 
-Prints {host: [version vector, store id, sha256 of the contents]} as JSON, or the name of what went wrong.
+Prints {host: [version vector, store id, sha256 of contents or names]} as JSON, or what went wrong.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from realmfs.rpc2.errors import RpcError
 from realmfs.rpc2.service import ANONYMOUS
 from realmfs.rpc2.transfer import BytesSink
 from realmfs.vice import calls
+from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError
 from realmfs.vice.types import FILE_SUBSYSTEM, Fid
 from tests.t2b_server.harness import Client
@@ -32,8 +33,10 @@ async def replica(endpoint: Endpoint, host: str, fid: Fid) -> object:
             await client.ask(calls.FetchPartial(fid=fid), sink=sink)
     except (CodaError, RpcError, trio.TooSlowError) as error:
         return f"{type(error).__name__}: {error}"
-    vv = status.vv
-    return [list(vv.versions), list(vv.store_id), hashlib.sha256(sink.data).hexdigest()]
+    vv, data = status.vv, sink.data
+    if fid.is_directory:  # names may have other places in another replica
+        data = repr(sorted(Directory.parse(data).items())).encode()
+    return [list(vv.versions), list(vv.store_id), hashlib.sha256(data).hexdigest()]
 
 
 async def main(fid: Fid, hosts: list[str]) -> None:

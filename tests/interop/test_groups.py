@@ -199,6 +199,7 @@ def test_two_clients_fill_one_directory_without_a_conflict(rig: Rig, mount: Node
     theirs.start()
     work(here, "ours")
     theirs.join()
+    assert counts.keys() == {"ours", "theirs"}, "the servers may have died (docs/reference/protocol-notes.md)"
     there.integrate()
     print(f"{counts}; drained in {drained(mount):.1f} s")
     assert json.loads(mount.command("conflicts", "list", "--json")) == []

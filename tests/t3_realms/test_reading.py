@@ -357,3 +357,34 @@ async def test_a_server_that_does_not_say_what_it_holds_is_waited_for(servers: W
     with pytest.raises(CodaError) as caught:
         await group.holders(FILE, StoreId(9, 5), ANYUSER)
     assert caught.value.code is Code.ETIMEDOUT
+
+
+def second_phase_awaited(world: World, fid: Fid, *counts: tuple[int, int, int]) -> None:
+    """Leave servers as they are between the two phases of somebody's update."""
+    for slot, versions in enumerate(counts):
+        world.put(fid, vector(*versions, store=5), b"d" * 2048, slots=(slot,))
+
+
+@pytest.mark.parametrize("fid", [FILE, DIRECTORY])
+async def test_the_second_phase_of_another_client_is_left_to_him(servers: World, fid: Fid) -> None:
+    group = await servers.group()
+    await group.get_attr(fid, ANYUSER)
+    second_phase_awaited(servers, fid, (4, 2, 2), (2, 4, 2), (2, 2, 4))
+    start = trio.current_time()
+    attributes = await group.get_attr(fid, ANYUSER)
+    assert attributes.status.vv.store_id == StoreId(9, 5)
+    assert not attributes.promised
+    assert trio.current_time() - start < 0.1, "the contents are the same: nobody waits"
+    await trio.sleep(5)
+    servers.put(fid, vector(4, 4, 4, store=5), b"d" * 2048)
+    await trio.sleep(60)
+    assert (await group.get_attr(fid, ANYUSER)).promised
+    assert resolves(servers) == []
+
+
+async def test_a_second_phase_that_stays_out_is_made_good(servers: World) -> None:
+    group = await servers.group()
+    second_phase_awaited(servers, DIRECTORY, (2, 1, 1), (1, 2, 1), (1, 1, 2))
+    await group.get_attr(DIRECTORY, ANYUSER)
+    await trio.sleep(10)
+    assert resolves(servers) == [DIRECTORY]
