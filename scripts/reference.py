@@ -17,7 +17,9 @@ sys.path.insert(0, str(ROOT))
 
 import click  # noqa: E402
 
+from realmfs.cli import schema  # noqa: E402
 from realmfs.cli.main import COMMANDS, main  # noqa: E402
+from realmfs.cli.schema import SCHEMA  # noqa: E402
 from realmfs.control import hoardmessages, messages, pages, volumemessages  # noqa: E402
 from realmfs.control.contents import Passed  # noqa: E402
 from realmfs.control.logins import Logins  # noqa: E402
@@ -56,9 +58,19 @@ From Python use [the client](client.md).
 """
 
 
+JSON = """## What commands print with `--json`
+
+Fields may be added; none goes or changes its type within a major version. `events --json` prints one object
+a line with at least `event`, `kind`, `text`, `time` and `line`.
+
+| command | prints |
+| --- | --- |
+"""
+
+
 KINDS: Sequence[type] = [
     kind
-    for module in (messages, volumemessages, hoardmessages, pages)
+    for module in (messages, volumemessages, hoardmessages, pages, schema)
     for kind in vars(module).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 ]
@@ -104,7 +116,9 @@ def control_page() -> str:
         f"| {'owner' if method.owner_only else ''} |"
         for name, method in sorted(methods().items())
     ]
-    return "\n\n".join([HEAD + "\n".join(rows), "## Messages", *map(_message, KINDS)]) + "\n"
+    printed = [f"| `{name} --json` | {name_of(shape)} |" for name, shape in SCHEMA.items()]
+    parts = [HEAD + "\n".join(rows), JSON + "\n".join(printed), "## Messages", *map(_message, KINDS)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _message(kind: type) -> str:

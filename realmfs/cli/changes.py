@@ -20,8 +20,7 @@ from realmfs.control.words import age, printable, size
 @with_daemon
 def command(client: Client, volume: str | None, as_json: bool) -> None:
     """Show the changes that wait to be sent to the servers."""
-    if click.get_current_context().invoked_subcommand is None:
-        show(client, volume, as_json)
+    show(client, volume, as_json)
 
 
 @command.command("list")

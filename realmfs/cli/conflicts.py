@@ -29,8 +29,7 @@ def command(client: Client, as_json: bool) -> None:
     The name of an object in conflict leads to a directory with its versions: `_localcache` is the one made
     here, the others are those of the servers. PATH is that name.
     """
-    if click.get_current_context().invoked_subcommand is None:
-        show_list(client, None, as_json)
+    show_list(client, None, as_json)
 
 
 @command.command("list")

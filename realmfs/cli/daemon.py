@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -25,8 +26,19 @@ def socket_path(socket: Path | None, config: Path | None) -> Path:
     return path if path.exists() or not system.exists() else system
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Which daemon a group's options name."""
+
+    socket: Path | None
+    config: Path | None
+
+
 def with_daemon(function: Callable[Concatenate[Client, P], None]) -> Callable[..., None]:
-    """Give a command the options that name the daemon, and a connection as its first argument."""
+    """Give a command the options that name the daemon, and a connection as its first argument.
+
+    A group that does something by itself connects only then; its options hold for the commands below it.
+    """
 
     @click.option(
         "--socket",
@@ -37,6 +49,13 @@ def with_daemon(function: Callable[Concatenate[Client, P], None]) -> Callable[..
     @click.option("--config", type=click.Path(path_type=Path), help="Configuration file.")
     @functools.wraps(function)
     def connected(socket: Path | None, config: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
+        context = click.get_current_context()
+        above = context.parent.obj if context.parent is not None else None
+        if isinstance(above, _Named):
+            socket, config = socket or above.socket, config or above.config
+        if context.invoked_subcommand is not None:
+            context.obj = _Named(socket, config)
+            return
         with Client(socket_path(socket, config)) as client:
             function(client, *args, **kwargs)
 

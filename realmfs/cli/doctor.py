@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import click
 
 from realmfs.cli.daemon import json_option, socket_path
 from realmfs.cli.failure import Exit
+from realmfs.cli.schema import Finding
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client, NoDaemonError
 from realmfs.control.protocol import ControlError
@@ -26,16 +27,6 @@ from realmfs.host.settings import ConfigError, Settings, settle
 _RESERVE = 64 << 20
 _SOON = 3600.0
 _DNS_WITHIN = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found: `verdict` is ok, note or wrong; `advice` is "" where nothing is to be done."""
-
-    check: str
-    verdict: str
-    text: str
-    advice: str = ""
 
 
 @click.command()

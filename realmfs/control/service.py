@@ -156,7 +156,7 @@ class Session:
             "connection.wait": Method(messages.Wait, self._wait),
             "realms.list": Method(messages.Nothing, self._realms),
             "servers.list": Method(messages.Servers, self._servers),
-            "volumes.list": Method(Paged, self._facts.volumes),
+            "volumes.list": Method(Paged, self._volumes),
         }
 
     def _login_methods(self) -> dict[str, Method]:
@@ -178,6 +178,9 @@ class Session:
 
     async def _status(self, params: messages.Nothing) -> messages.Status:
         return self._facts.status()
+
+    async def _volumes(self, params: Paged) -> VolumePage:
+        return await self._facts.volumes(params)
 
     async def _log_level(self, params: messages.LogLevel) -> messages.LogLevel:
         """Log more or less from now on."""

@@ -1,0 +1,78 @@
+"""What each command prints with `--json`: the classes from which the reference is generated.
+
+Fields may be added; none goes or changes its type within a major version. `admin` prints the tables of the
+server's own store, and `events` whatever an event holds: they are not here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from realmfs.control import hoardmessages, messages, volumemessages
+
+
+@dataclass(frozen=True, slots=True)
+class Whereis:
+    """The servers of an object, and its volume's name; None: not known."""
+
+    path: str
+    volume: str | None
+    servers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check of `doctor` found: `verdict` is ok, note or wrong; `advice` is "" if there is none."""
+
+    check: str
+    verdict: str
+    text: str
+    advice: str = ""
+
+
+SCHEMA: dict[str, Any] = {
+    "status": messages.Status,
+    "realms": list[messages.RealmInfo],
+    "servers": list[messages.ServerInfo],
+    "volumes": list[volumemessages.VolumeInfo],
+    "whereis": Whereis,
+    "stat": messages.Object,
+    "path": list[messages.PathOf],
+    "ls": list[messages.Entry],
+    "tokens": list[messages.TokenInfo],
+    "acl get": messages.Acl,
+    "acl set": messages.Acl,
+    "mountpoint make": volumemessages.MountPoint,
+    "mountpoint show": volumemessages.MountPoint,
+    "mountpoint remove": volumemessages.MountPoint,
+    "quota": volumemessages.VolumeStatus,
+    "changes": list[messages.Change],
+    "changes list": list[messages.Change],
+    "changes send": list[messages.Unsent],
+    "changes export": messages.Kept,
+    "changes import": messages.Imported,
+    "changes discard": list[messages.Kept],
+    "disconnect": messages.Connection,
+    "reconnect": messages.Connection,
+    "conflicts": list[messages.ConflictInfo],
+    "conflicts list": list[messages.ConflictInfo],
+    "conflicts show": messages.ConflictInfo,
+    "conflicts resolve": list[messages.Settled],
+    "wait": messages.Wait,
+    "writeback": messages.Writeback,
+    "hoard add": list[hoardmessages.Entry],
+    "hoard list": list[hoardmessages.Entry],
+    "hoard plan": hoardmessages.Plan,
+    "hoard verify": hoardmessages.Verified,
+    "hoard status": hoardmessages.Status,
+    "hoard walk": hoardmessages.Status,
+    "hoard profile list": list[hoardmessages.Profile],
+    "hoard profile enable": list[hoardmessages.Profile],
+    "hoard profile disable": list[hoardmessages.Profile],
+    "cache list": list[hoardmessages.Cached],
+    "cache usage": hoardmessages.Usage,
+    "cache limit": hoardmessages.Usage,
+    "cache fetch": list[hoardmessages.Verified],
+    "config show": dict[str, str],
+    "config log-level": messages.LogLevel,
+    "doctor": list[Finding],
+}
