@@ -10,6 +10,9 @@ The reference client holds its log back by `cfs writedisconnect -age`, and sends
 realmfs does by `realmfs writeback --age` and `realmfs changes send`; their start counts. At the end of each
 measurement another client reads everything and the digests must agree. Exit status as that of `python -m
 bench`.
+
+The processor seconds of the three servers together, and of the client, stand beside each time: a machine that
+all of them share cannot be faster than their sum, divided by its processors.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from bench.rigside import READER_NODE, WRITER, WRITER_NODE, WRITER_PASSWORD
 from bench.subject import WORK
 
 SEND, BOTH = "send", "write and send"
+SERVERS = ("s1", "s2", "s3")
 HOLD = "100000"
 """Seconds; nothing here takes so long."""
 
@@ -40,9 +44,17 @@ class Writer(ABC):
     """A client that writes as the rig's user."""
 
     name: str
+    node: str
+    program: str
+    """What runs on its node, by its process's name."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
+
+    def processor(self) -> tuple[float, float]:
+        """Return the processor seconds that the servers, and the client, have used so far."""
+        servers = sum(self._rig.processor(node, "codasrv") for node in SERVERS)
+        return servers, self._rig.processor(self.node, self.program)
 
     @abstractmethod
     def place(self, path: str) -> str:
@@ -65,6 +77,8 @@ class Reference(Writer):
     """The reference client, on the node where the rig runs it."""
 
     name = "reference"
+    node = WRITER_NODE
+    program = "venus"
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)
@@ -89,6 +103,8 @@ class Ours(Writer):
     """realmfs on the bare node; root there has the user's token."""
 
     name = "realmfs"
+    node = OUR_NODE
+    program = Path(sys.executable).name
 
     def __init__(self, rig: Rig, mount: NodeMount) -> None:
         super().__init__(rig)
@@ -123,14 +139,17 @@ class Comparison:
         work = f"{files} x {size // KIB} KiB" if size < MIB else f"{files} x {size // MIB} MiB"
         for state in (SEND, BOTH):
             try:
-                seconds = self._once(writer, files, size, held=state == SEND)
+                seconds, servers, client = self._once(writer, files, size, held=state == SEND)
             except StepError as error:
                 self._results.fail(writer.name, f"{work}, {state}", error)
             else:
-                self._results.add(Line(f"new files: {work}", state), writer.name, seconds)
-                print(f"{writer.name}: {work}, {state}: {seconds:.2f} s", file=sys.stderr, flush=True)
+                for what, value in (("", seconds), (", servers' CPU", servers), (", client's CPU", client)):
+                    self._results.add(Line(f"new files: {work}{what}", state), writer.name, value)
+                text = f"{seconds:.2f} s, CPU servers {servers:.2f} client {client:.2f}"
+                print(f"{writer.name}: {work}, {state}: {text}", file=sys.stderr, flush=True)
 
-    def _once(self, writer: Writer, files: int, size: int, *, held: bool) -> float:
+    def _once(self, writer: Writer, files: int, size: int, *, held: bool) -> tuple[float, float, float]:
+        """Return how long it took, and the processor seconds of servers and client meanwhile."""
         self._count += 1
         path = f"{WRITER}/send-{os.getpid()}-{self._count}"
         top = writer.place(path)
@@ -139,18 +158,22 @@ class Comparison:
         options = ("--count", str(files), "--size", str(size))
         try:
             writer.hold(held)
-            start = time.monotonic()
-            writer.run("python3", os.fspath(WORK), "write", top, *options, within=self._limit)
+            write = ("python3", os.fspath(WORK), "write", top, *options)
             if held:
-                start = time.monotonic()
+                writer.run(*write, within=self._limit)
+            before = writer.processor()
+            start = time.monotonic()
+            if not held:
+                writer.run(*write, within=self._limit)
             writer.send(self._limit)
             seconds = time.monotonic() - start
+            after = writer.processor()
         finally:
             writer.hold(False)
         self._compare(writer, path, top)
         writer.run("rm", "-rf", top, within=self._limit)
         writer.send(self._limit)
-        return seconds
+        return seconds, after[0] - before[0], after[1] - before[1]
 
     def _compare(self, writer: Writer, path: str, top: str) -> None:
         """See that another client gets the same bytes from the servers."""

@@ -92,6 +92,13 @@ class Rig:
         """Run a shell script inside a node."""
         return self.exec(node, "sh", "-c", script, user=user, within=within, stdin=stdin)
 
+    def processor(self, node: str, program: str) -> float:
+        """Return the processor seconds that the programs of that name on a node have used."""
+        script = 'for p in $(pidof "$0"); do cat /proc/$p/stat; done; getconf CLK_TCK'
+        *lines, tick = self.exec(node, "sh", "-c", script, program).splitlines()
+        spent = [line.rpartition(")")[2].split()[11:13] for line in lines]
+        return sum(int(user) + int(system) for user, system in spent) / int(tick)
+
     def login(self, node: str, user: str, password: str, realm: str = REALM) -> None:
         """Get the reference client on `node` a token for a user."""
         self.exec(node, "clog", "-pipe", f"{user}@{realm}", user=user, stdin=password + "\n")

@@ -74,6 +74,7 @@ class CallbackService:
             except CodaError as reason:
                 error = reason
                 continue
+            server.order.taken(fetch.fid.volume)
             await request.send(source)
             return Reply(Code.SUCCESS, b"")
         log.info("cannot send the contents of %s: %s", fetch.fid, error)

@@ -29,6 +29,7 @@ be bound it is down.
 import enum
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -38,6 +39,7 @@ from realmfs.realms.channel import Channel
 from realmfs.realms.collate import Verdict, meaning, verdict
 from realmfs.realms.context import Context
 from realmfs.realms.links import Link, Links
+from realmfs.realms.lockorder import LockOrder
 from realmfs.realms.schedule import Schedule
 from realmfs.realms.tokens import usable
 from realmfs.realms.types import ANYUSER
@@ -46,7 +48,7 @@ from realmfs.rpc2.endpoint import Connection
 from realmfs.rpc2.errors import RpcError, WrongSecret
 from realmfs.rpc2.service import Address, Credentials, Level, ServerConnection, TunnelAddress
 from realmfs.rpc2.transfer import Sink, Source
-from realmfs.vice.calls import FetchPartial, NewConnectFS
+from realmfs.vice.calls import FetchPartial, NewConnectFS, Reintegrate
 from realmfs.vice.errors import Code
 from realmfs.vice.tokens import Token
 from realmfs.vice.types import FILE_SUBSYSTEM, Fid
@@ -123,6 +125,7 @@ class Server:
         self.fetches_partially: bool | None = None
         self.ours: bool | None = None
         """Whether it runs realmfs, too, as its handshake said; None: not met yet."""
+        self.order = LockOrder()
         self.channel = Channel(context, realm, address, name, self._channel_lost)
         self.links = Links(context.settings.connections, self._make)
         self.probes = Schedule(self, context.settings)
@@ -221,15 +224,17 @@ class Server:
         `strict`: do not go on as nobody if the user's token has expired or is refused; raises RefusedError.
         """
         try:
-            link = await self._acquire(user, strict)
+            link = await self._in_turn(user, strict, opcode, body)
         except RpcError as error:
             return self._answer(int(error.code), b"", None, reintegrating)
         epoch, breaks = self.epoch, self._context.breaks
         link.started = trio.current_time()
         if began is not None:
             began(link)
+        locks = opcode == Reintegrate.OPCODE and not self.ours
         try:
-            code, reply = await link.call(opcode, body, source, sink)
+            with self.order.reintegrating(body) if locks else nullcontext():
+                code, reply = await link.call(opcode, body, source, sink)
         finally:
             self.links.release(link)
         if verdict(code) is not Verdict.ALIVE and link.generation == self.links.generation:
@@ -246,6 +251,15 @@ class Server:
     def promise_stands(self, answer: Answer) -> bool:
         """Whether a promise in this answer can be believed: nothing was broken since it was asked for."""
         return self.epoch == answer.epoch and self._context.breaks == answer.breaks
+
+    async def _in_turn(self, user: int, strict: bool, opcode: int, body: bytes) -> Link:
+        """Return a link when the call can do no harm on it."""
+        while True:
+            await self.order.pass_by(opcode, body)
+            link = await self._acquire(user, strict)
+            if self.order.is_free(opcode, body):
+                return link
+            self.links.release(link)
 
     async def _acquire(self, user: int, strict: bool) -> Link:
         held = self._owner.token(user)
