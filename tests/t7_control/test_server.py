@@ -17,6 +17,7 @@ from realmfs.control.listening import SocketError
 from realmfs.control.protocol import LINE_LIMIT, VERSION, ControlError, Kind, Request, other_version
 from realmfs.control.server import ControlServer
 from realmfs.control.service import Session
+from realmfs.venus.events import CallMade, EventStream
 from realmfs.venus.face import Caller
 from tests.memoryfs import MemoryFiles
 from tests.t7_control.conftest import Control, Line, SomeEvent, SomeEvents, SomeFacts, SomeLogins
@@ -232,3 +233,34 @@ async def test_a_connection_in_other_hands_is_closed(control: Control) -> None:
     assert await line.receive() is None
     again = await control.connect()
     assert "result" in await again.call("tokens.list")
+
+
+async def test_who_reads_events_slowly_is_told_how_many_he_lost(tmp_path: Path) -> None:
+    events = EventStream()
+    async with trio.open_nursery() as nursery:
+        files = MemoryFiles()
+        await nursery.start(ControlServer(tmp_path / "s", files, SomeFacts(), SomeLogins(), events).run)
+        slow, other = [Line(await trio.open_unix_socket(os.fspath(tmp_path / "s"))) for _ in range(2)]
+        for line in (slow, other):
+            await line.call("hello", protocol=VERSION)
+        assert "result" in await slow.call("events.watch")
+        sent = 20_000
+        for number in range(sent):
+            events.publish(CallMade("Fetch", f"{number} {'x' * 100}"))
+            if number % 1000 == 0:
+                assert "result" in await other.call("daemon.status"), "nobody else waits for him"
+        got: list[str] = []
+        lost = 0
+        while len(got) + lost < sent:
+            event = (await slow.receive())["params"]
+            if event["event"] == "Dropped":
+                lost += event["count"]
+            else:
+                got.append(event["object"])
+            events.publish(CallMade("Fetch", "brings the word about what was lost"))
+        assert lost > sent // 2
+        numbers = [int(text.split()[0]) for text in got if text[0].isdigit()]
+        assert numbers == sorted(numbers)
+        for line in (slow, other):
+            line.stream.socket.close()
+        nursery.cancel_scope.cancel()
