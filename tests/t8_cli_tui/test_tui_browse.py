@@ -76,6 +76,12 @@ def test_objects_are_fetched_dropped_and_hoarded(home: Home) -> None:
 
         async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
             await until(pilot, lambda: app.link.up)
+            await pilot.press("g", *f"/coda/{REALM}/src/d1/f1", "enter")
+            await until(pilot, lambda: f"/coda/{REALM}/src/d1/f1\n" in screen_text(app))
+            await pilot.press("f")
+            await until(pilot, lambda: "Here now" in screen_text(app))
+            assert [stat(f"{REALM}/src/d1/f{n}")["state"] for n in (1, 4)] == ["cached", "absent"]
+            app.clear_notifications()
             await pilot.press("g", *f"/coda/{REALM}/src", "enter")
             await until(pilot, lambda: f"/coda/{REALM}/src\n" in screen_text(app))
             await pilot.press("F")

@@ -76,6 +76,9 @@ def test_conflicts_are_shown_and_settled(quarrel: Home) -> None:
         await pilot.press("o")  # the one marked above
         await settled(pilot, app)
         await until(pilot, lambda: len(conflicts(quarrel)) == 2)
+        await pilot.press("r", "b")
+        await settled(pilot, app)
+        await until(pilot, lambda: len(conflicts(quarrel)) == 1)
         while conflicts(quarrel):
             await pilot.press("a", "s")
             await settled(pilot, app)
@@ -83,6 +86,8 @@ def test_conflicts_are_shown_and_settled(quarrel: Home) -> None:
         await until(pilot, lambda: "No conflicts" in screen_text(app))
 
     drive(quarrel.socket, script, size=(110, 30))
-    contents = [quarrel.run("cat", f"{REALM}/{name}").splitlines()[0] for name in NAMES]
-    assert sorted(line.split()[1] for line in contents) == ["ours", "theirs", "theirs"]
+    listed = quarrel.run("ls", REALM).split()
+    print(listed)
+    contents = [quarrel.run("cat", f"{REALM}/{name}").splitlines()[0] for name in listed]
+    assert sorted(line.split()[1] for line in contents) == ["ours", "ours", "theirs", "theirs"]
     assert json.loads(quarrel.run("changes", "--json")) == []

@@ -1,5 +1,6 @@
 """The pane of pending changes, beside a real daemon and a realm of its own."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -17,6 +18,37 @@ __all__ = ["served"]
 
 def waiting(home: Home) -> list[tuple[str, str]]:
     return [(one["what"], one["path"]) for one in json.loads(home.run("changes", "--json"))]
+
+
+def test_what_was_refused_is_sent_again(home: Home, served: Path) -> None:
+    """Bob may write, goes off line and works; meanwhile he may not, and then he may again."""
+    other = Home(home.top / "ann")
+    other.top.mkdir()
+    for each, user, password in ((other, "ann", PASSWORD), (home, "bob", "bobs\n")):
+        start(each, served)
+        each.run("login", f"{user}@{REALM}", stdin=password)
+    try:
+        other.run("acl", "set", REALM, "bob", "all")
+        home.run("ls", REALM)
+        home.run("disconnect")
+        home.run("mkdir", f"{REALM}/mine")
+        other.run("acl", "set", REALM, "bob", "rl")
+        home.run("reconnect")
+
+        async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
+            app.action_show("reintegration")
+            await until(pilot, lambda: "refused" in screen_text(app))
+            await pilot.press("g")
+            await until(pilot, lambda: "Not all sent" in screen_text(app))
+            assert waiting(home)
+            await asyncio.to_thread(other.run, "acl", "set", REALM, "bob", "all")
+            await pilot.press("t")
+            await until(pilot, lambda: not waiting(home))
+            assert "mine" in other.run("ls", REALM)
+
+        drive(home.socket, script, size=(110, 34))
+    finally:
+        other.run("unmount")
 
 
 def test_changes_wait_are_discarded_exported_and_sent(

@@ -60,6 +60,7 @@ class HoardPane(Pane):
         self._look = True
         self._planned: Mapping[str, Any] | None = None
         self._editing = asyncio.Lock()
+        self._edits = self._unsaved = 0  # by single keys: ever, and those the daemon does not know yet
 
     def compose(self) -> ComposeResult:
         """Put what matters most first."""
@@ -111,11 +112,13 @@ class HoardPane(Pane):
         """Ask for the entries and the walk; look at every object if something may have changed."""
         status = await self.link.call("hoard.status")
         self._show_walk(status)
+        edits = self._edits
         async with self._editing:
             entries = await self.link.entries("hoard.list")
         entries.sort(key=lambda one: (-one["priority"], one["path"], one["id"]))  # the most important first
-        self._entries = {str(entry["id"]): entry for entry in entries}
-        self._show_entries()
+        if edits == self._edits and not self._unsaved:  # else it is older than what is shown
+            self._entries = {str(entry["id"]): entry for entry in entries}
+            self._show_entries()
         await self._load_profiles()
         usage = await self.link.call("cache.usage")
         self.query_one("#hoard-cache", Static).update(cache_line(usage))
@@ -238,8 +241,16 @@ class HoardPane(Pane):
         new = dict(entry) | {"priority": priority, "attributes": wish}
         self._entries[str(entry["id"])] = new
         self._show_entries()
-        path = _path_and_wish(entry)[0]
-        self.ask(self._enter, path, path, wish)
+        self._edits += 1
+        self._unsaved += 1
+        self.ask(self._save, _path_and_wish(entry)[0], wish)
+
+    async def _save(self, path: str, wish: str) -> None:
+        try:
+            await self._enter(path, path, wish)
+        finally:
+            self._unsaved -= 1
+            self.mark_stale()
 
     def action_remove(self) -> None:
         """Remove the entry under the cursor, after asking."""
