@@ -27,6 +27,7 @@ _OBJECT = (
     "INSERT INTO object (number, parent, name, status, rights, container, flags, mount, hoard, hoard_uid,"
     " tick) VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, -1, ?)"
 )
+_CONTAINER = "INSERT INTO container (id, length, bytes, writing, logged, synced) VALUES (?, ?, ?, 0, 0, 1)"
 
 
 def contents(directory: int, file: int) -> bytes:
@@ -79,9 +80,7 @@ class _Filler:
             path = self._containers / f"{container & 0xFF:02x}" / f"{container:x}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-            self._database.execute(
-                "INSERT INTO container VALUES (?, ?, ?, NULL, 0, 0, 1)", (container, len(data), len(data))
-            )
+            self._database.execute(_CONTAINER, (container, len(data), len(data)))
             status = _status(ObjectType.FILE, len(data), (vnode, 1))
             self._object(self._key, file, parent, name, status, container)
 

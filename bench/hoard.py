@@ -8,11 +8,13 @@ empty cache of its own. Every run is printed, the medians are compared. RIG and 
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import data, machine
@@ -23,6 +25,7 @@ from bench.rigside import READER_NODE, write_data
 from bench.subject import WORK
 
 LIMIT = 300.0
+SERVER = "codasrv"
 
 
 def main() -> int:
@@ -40,15 +43,25 @@ def main() -> int:
         data.make(room / "data", sizes)
         (room / "data" / "big").unlink()
         with write_data(rig, room / "data", LIMIT) as place:
-            theirs = [_reference(rig, place, sizes) for _ in range(options.runs)]
-            print(f"reference client: {theirs}", file=sys.stderr, flush=True)
-            ours = [_walk(rig, place, room, run, options.files) for run in range(options.runs)]
+            theirs, ours = [], []
+            for run in range(options.runs):
+                theirs.append(timed("reference", lambda: _reference(rig, place, sizes)))
+                ours.append(timed("realmfs", functools.partial(_walk, rig, place, room, run, options.files)))
     about["load_after"] = os.getloadavg()[0]
     print(machine.sentence(about))
     print(f"reference client, one by one: {_said(theirs, options.files)}")
     print(f"realmfs, hoard walk:          {_said(ours, options.files)}")
     print(f"ratio of the medians: {statistics.median(theirs) / statistics.median(ours):.1f}")
     return 0
+
+
+def timed(name: str, work: Callable[[], float]) -> float:
+    """Return what `work` does; tell how much of it the servers computed."""
+    before = machine.processor_seconds(SERVER)
+    seconds = work()
+    spent = machine.processor_seconds(SERVER) - before
+    print(f"{name}: {seconds:.2f} s; the servers computed {spent:.2f} s", file=sys.stderr, flush=True)
+    return seconds
 
 
 def _reference(rig: Rig, place: str, sizes: data.Sizes) -> float:
