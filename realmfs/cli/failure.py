@@ -1,5 +1,6 @@
 """Exit statuses, and what becomes of errors: a line that says what happened, why, and what to do."""
 
+import errno
 from enum import IntEnum
 
 import click
@@ -35,6 +36,19 @@ _ADVICE = {
 }
 
 
+_BY_ERRNO = {
+    errno.EACCES: "See what you may do there (realmfs acl get), and who you are there (realmfs tokens)",
+    errno.EDQUOT: "The volume is full: see `realmfs quota`",
+    errno.ENOSPC: "See what takes the room: `realmfs cache usage` and `realmfs changes`",
+    errno.EROFS: "See `realmfs status` and `realmfs doctor`",
+    errno.EIO: "The daemon's log has the reason: `realmfs config show` names it (log_file)",
+    errno.EBUSY: "It is in use. Try again when it is not",
+    errno.EMFILE: "It has been changed here, or is open. See `realmfs changes`",
+    errno.EUSERS: "End one of those who watch first",
+}
+"""What to do about errors whose text says only what happened."""
+
+
 class Failure(click.ClickException):
     """An error for the user, printed as one line on stderr."""
 
@@ -52,8 +66,10 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(str(error), Exit.USAGE)
     if isinstance(error, ControlError):
         status = _STATUS[error.kind]
-        advice = _ADVICE.get(status)
-        return Failure(f"{error.text}. {advice}" if advice else error.text, status)
+        advice = _ADVICE.get(status) or _BY_ERRNO.get(error.number)
+        if not advice or (error.kind is Kind.FAILED and ". " in error.text):
+            return Failure(error.text, status)  # it says itself what to do
+        return Failure(f"{error.text}. {advice}", status)
     if isinstance(error, OSError) and error.filename is not None:
         return Failure(f"{error.filename}: {error.strerror}")
     return None

@@ -78,7 +78,7 @@ class CacheMethods:
             realm = self._venus.cache.realms.get(row.realm).name
             if name in (f"{row.name}@{realm}", f"{row.id:x}@{realm}", row.name):
                 return row.key
-        raise ControlError(INVALID_PARAMS, f"there is no volume {name} in the cache")
+        raise ControlError(INVALID_PARAMS, f"there is no volume {name} in the cache. See `realmfs volumes`")
 
     def _describe(self, number: int) -> messages.Cached | None:
         core = self._venus.core

@@ -168,7 +168,7 @@ class Conflicts:
         walked = node is not None and node.conflict and path is not None  # with his own rights
         if node is None or not (walked or self._may_see(caller, node)):
             what = f"/{path}" if path is not None else f"object {number}"
-            raise ControlError.of_errno(errno.ENOENT, f"{what} is not in conflict")
+            raise ControlError.of_errno(errno.ENOENT, f"{what} is not in conflict. See `realmfs conflicts`")
         return node
 
     def _in_conflict(self, number: int) -> Node | None:
@@ -323,10 +323,12 @@ class Conflicts:
         if params.sequence is not None:
             chosen = [entry for entry in entries if entry.sequence == params.sequence]
             if not chosen:
-                raise ControlError.of_errno(errno.ENOENT, f"no change {params.sequence} waits")
+                raise ControlError.of_errno(
+                    errno.ENOENT, f"no change {params.sequence} waits. See `realmfs changes --json`"
+                )
             entries = self._venus.discarder.resting_on(object_of(chosen[0]))
         if any(entry.uid != caller.uid for entry in entries) and caller.uid not in (0, os.geteuid()):
-            raise ControlError.of_errno(errno.EPERM, "these changes are another user's")
+            raise ControlError.of_errno(errno.EPERM, "these changes are another user's. Ask him, or root")
         kept = await self._keep_copy(entries)
         size = sum(entry.size for entry in entries)
         try:

@@ -41,7 +41,9 @@ class Connectivity:
     def _check(self, realm: str | None) -> None:
         """A misspelt name must not look like success."""
         if realm is not None and self._realms.realm_named(realm) is None:
-            raise ControlError.of_errno(errno.ENOENT, f"realm {realm} has never been reached")
+            raise ControlError.of_errno(
+                errno.ENOENT, f"realm {realm} has never been reached. See `realmfs realms`"
+            )
 
     def _now(self) -> messages.Connection:
         off = self._realms.presence.off

@@ -77,7 +77,9 @@ class MountPoints:
         text = await self._venus.fetcher.link(node, caller.uid) if may_be_mount_link(node) else b""
         mount = parse_mount_link(text)
         if not isinstance(mount, VolumeMount):
-            raise ControlError.of_errno(errno.EINVAL, f"/{path} is no mount point of a volume")
+            raise ControlError.of_errno(
+                errno.EINVAL, f"/{path} is no mount point of a volume. See `realmfs stat`"
+            )
         own = path.strip("/").partition("/")[2] if mount.is_own_path else ""
         realm = mount.realm or above.volume.realm
         return volumemessages.MountPoint(path, text.decode("utf-8", "replace"), mount.volume or own, realm)

@@ -34,7 +34,7 @@ class Sending:
         """Send what waits, whatever its age; tell what is left of it, and why."""
         chosen = [volume for volume in self._waiting() if params.volume in (None, _name(volume))]
         if not chosen and params.volume is not None and not self._known(params.volume):
-            raise ControlError(FAILED, f"there is no volume {params.volume} here")
+            raise ControlError(FAILED, f"there is no volume {params.volume} here. See `realmfs volumes`")
         with trio.move_on_after(max(0.0, min(params.within, _LONGEST))):
             for _ in range(_ROUNDS):
                 await self._send_all(chosen, retry=params.retry)

@@ -121,7 +121,9 @@ class Session:
     def require_owner(self, method: str) -> None:
         """Refuse a method to all but the daemon's owner and root: events name the files of all users."""
         if self._caller.uid not in (0, os.geteuid()):
-            raise ControlError.of_errno(errno.EPERM, f"{method} is for the owner of the daemon")
+            raise ControlError.of_errno(
+                errno.EPERM, f"{method} is for the owner of the daemon. Ask him, or root"
+            )
 
     @property
     def uid(self) -> int:

@@ -73,7 +73,9 @@ class VolumeStatuses:
                 volume = self._core.volumes.by_key(row.key)
                 root = self._core.nodes.get(volume, volume.root)
                 return messages.PathOf(self._core.path(root).strip("/"))
-        raise ControlError.of_errno(errno.ENOENT, f"volume {params.id:x} of {params.realm} is not known here")
+        raise ControlError.of_errno(
+            errno.ENOENT, f"volume {params.id:x} of {params.realm} is not known here. See `realmfs volumes`"
+        )
 
     async def _volume(self, caller: Caller, path: str) -> VolumeState:
         """Return the volume that holds the object at a path."""

@@ -77,7 +77,9 @@ class Walk:
             raise ControlError.of_errno(errno.ELOOP, os.strerror(errno.ELOOP))
         target = os.fsdecode(await self.files.readlink(self.caller, link.ino))
         if target.startswith("/"):
-            raise ControlError.of_errno(errno.EXDEV, f"a link leads out of the tree, to {target}")
+            raise ControlError.of_errno(
+                errno.EXDEV, f"a link leads out of the tree, to {target}. Follow it on the mount"
+            )
         return await self._along(trail, split(target), True)
 
     def give_back(self) -> None:
