@@ -17,6 +17,8 @@ else that others could be in the way of (batch.py), and what is left is looked f
 A batch of unknown outcome, during which a server may have died, is looked at thoroughly before it is sent
 again: all its directories are fetched, and all its files must still be of the version that it begins from.
 
+What is refused though we know better, because a server that is down has what the others lack, waits for it.
+
 What comes between this look and the call is not seen: that is as long as one round trip.
 """
 
@@ -45,11 +47,12 @@ from realmfs.vice.log import (
     SymLink,
     Utimes,
 )
-from realmfs.vice.types import Fid, Rights, Status
+from realmfs.vice.types import Fid, Order, Rights, Status, VersionVector
 
 LATELY = 2.0  # seconds; servers try for longer than that to call back
 ROOM_KNOWN = 10.0  # seconds for which the room in a volume is taken for known
 ROOM_ENOUGH = 4096  # blocks of 1 KiB; with more than that left, nobody is asked again so soon
+LOOKED_AT = 4  # objects of a refused batch whose versions are compared
 BLOCKS = 2  # charged for a new object, at most
 
 Names = dict[bytes, Fid]
@@ -85,6 +88,30 @@ class Certifier:
         if found is None and thorough:
             found = await self._versions_refused(records, uid)
         return found
+
+    async def is_ahead(self, records: Sequence[AnyRecord], uid: int) -> bool:
+        """Tell whether we know a version of something in a batch that is at a server which is down.
+
+        Then those that are up have missed an update of ours and refuse what rests on it; once the other one
+        is back they are made equal. Raises CodaError.
+        """
+        group = self._core.group(self._volume)
+        if len(group.slots_up) == self._volume.replicas:
+            return False
+        known = vectors_of(self._core, self._volume, records)
+        for fid, vv in [(fid, vv) for fid, vv in known.items() if any(vv.versions)][:LOOKED_AT]:
+            theirs = [status.vv for status in (await group.replica_statuses(fid, uid)).values()]
+            if not theirs:
+                if not any(vv.versions[slot] for slot in group.slots_up):
+                    return True  # they never had it; from who removed it we would have their counts
+                continue
+            top = VersionVector()
+            for one in theirs:
+                top = top.maximum(one)
+            newer = vv.compare(top, ignore_inconsistent=True) in (Order.DOMINATES, Order.INCONSISTENT)
+            if newer and vv.store_id not in {one.store_id for one in theirs}:
+                return True
+        return False
 
     async def is_done(self, records: Sequence[AnyRecord], uid: int) -> bool:
         """Tell whether the servers' names are as if a batch of unknown outcome had been executed.

@@ -25,6 +25,7 @@ _BUSY = frozenset({Code.EWOULDBLOCK, Code.ERETRY, Code.EALREADY, Code.EBUSY})
 _NO_SPACE = {Code.EDQUOT: "room in the volume's quota", Code.ENOSPC: "room at the servers"}
 _PASSING = frozenset({Code.EIO, Code.EINVAL, Code.ENXIO})
 TOKENS = "tokens"
+LACK = "a server that is down and has what the others lack"
 _RIGHTS = frozenset({Code.EPERM, Code.EACCES})
 
 
@@ -48,12 +49,20 @@ class Judgement:
 
 
 def judge(
-    outcome: Reintegrated, *, was_sent: bool, last: int, by_handle: bool, as_nobody: bool, failures: int
+    outcome: Reintegrated,
+    *,
+    was_sent: bool,
+    last: int,
+    by_handle: bool,
+    as_nobody: bool,
+    failures: int,
+    behind: bool = False,
 ) -> Judgement:
     """Tell what follows.
 
     `last` is the greatest uniquifier of the batch, `failures` how often in a row there was trouble that may
-    pass, `as_nobody` whether it was sent without a token.
+    pass, `as_nobody` whether it was sent without a token, `behind` whether those who refuse lack an update
+    that we know to be at a server which is down.
     """
     code = outcome.code
     if code is Code.SUCCESS:
@@ -63,6 +72,8 @@ def judge(
     if outcome.uncertain or (was_sent and code in _BUSY | {Code.ETIMEDOUT}):
         # One that is busy may be so with this very batch, sent before.
         return Judgement(Next.UNKNOWN)
+    if behind:
+        return Judgement(Next.UNKNOWN if was_sent else Next.AGAIN, LACK)
     return _not_executed(code, as_nobody, failures)
 
 

@@ -65,7 +65,7 @@ from realmfs.venus.passing import forget_passing
 from realmfs.venus.uploads import Upload, handle_store
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.log import Store, pack_log, unpack_log
+from realmfs.vice.log import AnyRecord, Store, pack_log, unpack_log
 from realmfs.vice.types import Fid
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ LOOK_COST = (
 )
 LONGEST_BREATH = 2.0
 LINGER, LINGER_MOST = 0.05, 0.5
+BEHIND = frozenset({Code.ENOENT, Code.EINCOMPATIBLE, Code.EEXIST, Code.ENOTEMPTY, Code.EINVAL})
 UPLOADS = 1  # large stores of a volume brought to the servers at once
 LEAST_BIG = 256 << 10
 
@@ -395,7 +396,8 @@ class Sender:
         finally:
             self._flight = None
             flight.close()
-        progress = self._conclude(flight, outcome, was_sent)
+        behind = outcome.code in BEHIND and not outcome.uncertain and await self._are_behind(flight.records)
+        progress = self._conclude(flight, outcome, was_sent, behind)
         core.events.publish(Reintegrating(volume.name, core.cache.log.summary(volume.key).records, total))
         return progress
 
@@ -428,18 +430,27 @@ class Sender:
             return None
         index, code = found
         outcome = Reintegrated(code, index, (), uncertain=False)
-        verdict = self._judge(entries, outcome, was_sent=False, by_handle=False)
+        behind = code in BEHIND and await self._are_behind(records)
+        verdict = self._judge(entries, outcome, was_sent=thorough and behind, by_handle=False, behind=behind)
         return self._follow(entries, verdict, outcome)
 
     # -- what came of it -------------------------------------------------------------------------------
 
-    def _conclude(self, flight: Flight, outcome: Reintegrated, was_sent: bool) -> bool:
+    async def _are_behind(self, records: Sequence[AnyRecord]) -> bool:
+        """Tell whether servers refuse records for lack of an update that only one which is down has."""
+        try:
+            return await self._certifier.is_ahead(records, ANYUSER)
+        except CodaError as error:
+            log.info("%s: %s", self._volume.name, error)
+            return True  # nobody answers any more
+
+    def _conclude(self, flight: Flight, outcome: Reintegrated, was_sent: bool, behind: bool) -> bool:
         """Take in how a batch ended; tell whether to go on at once."""
         if was_sent and outcome.known:
             known = {*outcome.update_set, *outcome.known}
             outcome = replace(outcome, update_set=tuple(sorted(known)))
         by_handle = flight.batch.kind is Kind.HANDLE
-        verdict = self._judge(flight.entries, outcome, was_sent=was_sent, by_handle=by_handle)
+        verdict = self._judge(flight.entries, outcome, was_sent=was_sent, by_handle=by_handle, behind=behind)
         self._alone = max(0, self._alone - len(flight.entries))
         if verdict.next is Next.COMMIT:
             self._committer.commit(self._volume, flight.entries, flight.records, outcome)
@@ -452,7 +463,13 @@ class Sender:
         return True
 
     def _judge(
-        self, entries: Sequence[LogEntry], outcome: Reintegrated, *, was_sent: bool, by_handle: bool
+        self,
+        entries: Sequence[LogEntry],
+        outcome: Reintegrated,
+        *,
+        was_sent: bool,
+        by_handle: bool,
+        behind: bool = False,
     ) -> Judgement:
         return judge(
             outcome,
@@ -461,6 +478,7 @@ class Sender:
             by_handle=by_handle,
             as_nobody=sent_as(entries[0]) == ANYUSER or not self._has_token(entries[0]),
             failures=self._failures,
+            behind=behind,
         )
 
     def _has_token(self, entry: LogEntry) -> bool:

@@ -32,6 +32,7 @@ from realmfs.vice.types import Fid, ObjectType, Order, Status, VersionVector
 
 log = logging.getLogger(__name__)
 
+_GONE = frozenset({Code.ENOENT, Code.VNOVNODE})
 DOUBT = 0.4
 SWEEP_PATIENCE = 2.0  # s that an object is left to a sweep
 ROUNDS = (
@@ -216,13 +217,20 @@ class Validator:
             with self._core.call("GetAttr", node.label):
                 answer = await group.get_attr(node.fid, uid)
         except CodaError as error:
+            if error.code in _GONE and self._is_missed(node):
+                raise CodaError(Code.ETIMEDOUT, f"{node.label}: who has it is not there") from error
             self.failed(node, error)
             raise
         self.absorb(node, uid, answer, sample, edition)
 
+    def _is_missed(self, node: Node) -> bool:
+        """Tell whether servers do not know a cached object because they are behind: so is its directory."""
+        parent = self._core.nodes.in_memory(node.parent)
+        return node.status is not None and parent is not None and parent.newer
+
     def failed(self, node: Node, error: CodaError) -> None:
         """Take in that the servers refuse to tell about an object."""
-        if error.code in (Code.ENOENT, Code.VNOVNODE) and not node.ours:
+        if error.code in _GONE and not node.ours:
             self._core.vanish(node)
         elif error.code is Code.EINCONS and not node.conflict:
             self._core.in_conflict(node)

@@ -249,3 +249,36 @@ async def test_what_was_done_before_a_crash_is_found_done_though_the_servers_hav
         assert a.venus.core.conflicts.all() == []
         assert await a.ls(HOME) == ["new"]
         await equal(made)
+
+
+@pytest.mark.parametrize("own_servers", [True, False])
+async def test_what_rests_on_an_update_that_only_a_dead_server_has_waits_for_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, own_servers: bool
+) -> None:
+    """The others refuse it, but not because of anybody's change."""
+    async with world(tmp_path) as made:
+        a = await made.client(own_servers=own_servers)
+        await a.write(f"{HOME}/f", b"before")
+        await a.drained()
+        await trio.sleep(30)
+        for one, other in ((a.host, S2), (a.host, S3), (S1, S2), (S1, S3)):
+            made.net.partition(*sorted((one, other)))
+        await trio.sleep(60)
+        await a.mkdir(f"{HOME}/d")
+        await a.write(f"{HOME}/f", b"at the first")
+        await a.drained()
+        made.net.heal()
+        made.net.partition(S1)
+        a.realms.network_changed()
+        await trio.sleep(60)
+        await a.write(f"{HOME}/d/new", b"new")
+        await a.write(f"{HOME}/f", b"at last")
+        await trio.sleep(60)
+        assert a.pending
+        assert a.venus.core.conflicts.all() == []
+        made.net.heal()
+        a.realms.network_changed()
+        await a.drained(600)
+        assert a.venus.core.conflicts.all() == []
+        assert strip(await tree(a, HOME)) == {"d": {"new": b"new"}, "f": b"at last"}
+        await equal(made)

@@ -60,6 +60,15 @@ def test_what_goes_as_nobody_waits_for_a_login() -> None:
     assert (result.next, result.why) == (Next.AGAIN, "tokens")
 
 
+@pytest.mark.parametrize(("was_sent", "then"), [(False, Next.AGAIN), (True, Next.UNKNOWN)])
+def test_what_is_refused_by_servers_that_are_behind_waits(was_sent: bool, then: Next) -> None:
+    result = judge(
+        outcome(Code.ENOENT), was_sent=was_sent, last=7, by_handle=False, as_nobody=False, failures=0,
+        behind=True,
+    )  # fmt: skip
+    assert result.next is then
+
+
 @given(st.sampled_from(Code), st.booleans(), st.booleans(), st.integers(-1, 9))
 def test_an_uncertain_outcome_is_never_taken_back(
     code: Code, was_sent: bool, by_handle: bool, index: int
