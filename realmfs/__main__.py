@@ -2,4 +2,4 @@
 
 from realmfs.cli.main import main
 
-main()
+main(prog_name="realmfs")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,3 +162,31 @@ def test_completing_a_command_imports_none() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(home: Home, shell: str) -> None:
     assert f"_REALMFS_COMPLETE={shell}_complete" in home.run("completion", shell)
+
+
+def test_bash_completes(home: Home) -> None:
+    """In a bash of its own: the function that the script installs fills COMPREPLY."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    tools = home.top / "bin"
+    tools.mkdir()
+    program = tools / "realmfs"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m realmfs "$@"\n')
+    program.chmod(0o755)
+    script = """
+source <(realmfs completion bash)
+offer() {
+    COMP_CWORD=$1 COMPREPLY=(); shift; COMP_WORDS=("$@")
+    _realmfs_completion realmfs
+    echo "${COMPREPLY[*]}"
+}
+complete -p realmfs > /dev/null || exit 9
+offer 1 realmfs mountp
+offer 2 realmfs changes ""
+offer 2 realmfs stat --no
+"""
+    environment = home.environment | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    argv = [bash, "--norc", "-c", script]
+    result = subprocess.run(argv, env=environment, cwd=home.top, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["mountpoint", "discard export import list send", "--no-follow"]
