@@ -135,11 +135,10 @@ class BrowsePane(Pane):
 
     async def _details(self, place: Place) -> None:
         await asyncio.sleep(SETTLE)
-        if not self.link.up:
-            return
         if not place.path:
             self.query_one("#facts", Static).update(Text(WELCOME if place.entries == {} else ROOT, "dim"))
             self.query_one("#preview").display = False
+        if not place.path or not self.link.up:
             return
         told = await self.link.call("path.stat", path=place.path, follow=False)
         servers = await self.link.call("servers.list")
