@@ -74,7 +74,7 @@ def _known(data: Path, realm: str | None) -> tuple[str, tuple[str, ...]]:
         if realm is None:
             raise CertificateError(f"{data} holds no server yet: name its realm with --realm")
         return realm, ()
-    with ServerStore.open(data) as store:
+    with ServerStore.open(data, lock=False) as store:  # a server may be running on it
         if realm not in (None, store.realm):
             raise CertificateError(f"{data} is of the realm {store.realm}, not {realm}")
         return store.realm, (store.address.address,)

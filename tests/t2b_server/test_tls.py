@@ -253,7 +253,7 @@ def test_the_command(tmp_path: Path) -> None:
     refused = CliRunner().invoke(admin, ["certificates", "--data", str(data)])
     assert refused.exit_code == 1
     assert "--realm" in refused.output
-    ServerStore.create(data, "test.realm", "127.0.0.5").close()
+    store = ServerStore.create(data, "test.realm", "127.0.0.5")  # locked, as by a server that runs
     output = run("--name", "s.test.realm", "--address", "192.0.2.1")
     assert f"made {data}/tls/server.crt" in output
     assert "for s.test.realm, test.realm, 192.0.2.1, 127.0.0.5, until" in output
@@ -262,6 +262,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert json.loads(run("--renew", "--json"))["made"] is True
     refused = CliRunner().invoke(admin, ["certificates", "--data", str(data), "--realm", "else.where"])
     assert "is of the realm test.realm" in refused.output
+    store.close()
 
 
 async def test_a_served_realm_by_command(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,31 @@ def test_a_session(home: Home, served: Path) -> None:
     log = (home.top / "state" / "realmfs" / "realmfs.log").read_text()
     assert "is logged in" in log
     assert PASSWORD not in log
+
+
+ON_TERMINAL = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def test_a_password_is_asked_on_the_terminal_and_not_shown(home: Home, served: Path) -> None:
+    start(home, served)
+    ours, theirs = os.openpty()
+    argv = [sys.executable, "-m", "realmfs", "login", f"ann@{REALM}"]
+    with subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, str(theirs), *argv], pass_fds=(theirs,), env=home.environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Password of" not in shown:
+            shown += os.read(ours, 1024)
+        assert PASSWORD.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        os.write(ours, PASSWORD.encode() + b"\n")
+        with suppress(OSError):  # EIO: the other side is closed
+            while more := os.read(ours, 1024):
+                shown += more
+        assert process.wait(20) == 0
+    os.close(ours)
+    assert b"Logged in to" in shown
+    assert PASSWORD.encode() not in shown
 
 
 def test_token_files(home: Home, served: Path) -> None:
