@@ -83,9 +83,13 @@ def sound(core: Core, fid: Fid, answers: Answers, statuses: Mapping[int, Status]
 
 
 def agree(
-    core: Core, fid: Fid, answers: Answers, statuses: Mapping[int, Status], patience: Patience
-) -> Agreement | Code:
-    """Collate, compare versions, choose whom to believe, and see whether the promise holds (vice.md §6.3)."""
+    core: Core, fid: Fid, answers: Answers, statuses: Mapping[int, Status], patience: Patience,
+    *, weakly: bool = True,
+) -> Agreement | Code:  # fmt: skip
+    """Collate, compare versions, choose whom to believe, and see whether the promise holds (vice.md §6.3).
+
+    Not `weakly`: the version shall be that of all servers, for an update names it to them.
+    """
     statuses = sound(core, fid, answers, statuses)
     code = core.collate(answers, patience)
     if code is Code.ESYNRESOLVE:
@@ -98,7 +102,11 @@ def agree(
         check = check_group(vectors, equality_required=fid.is_directory)
         if check.consistent:
             dominant = check.dominant
-        elif core.ours_under_way or not _weakly_equal([status.vv for status in statuses.values()]):
+        elif (
+            not weakly
+            or core.ours_under_way
+            or not _weakly_equal([status.vv for status in statuses.values()])
+        ):
             _note_parent(core, fid, statuses)
             return Code.ESYNRESOLVE
         else:
@@ -207,7 +215,7 @@ async def holders(core: Core, fid: Fid, store_id: StoreId, user: int, patience: 
 
 
 async def get_acl(core: Core, fid: Fid, user: int, patience: Patience) -> AccessListAnswer:
-    """Ask all members for a directory's access list."""
+    """Ask all members for a directory's access list; with it comes the version that a set must name."""
 
     async def attempt() -> AccessListAnswer | Code:
         piggy, batch = core.piggy()
@@ -220,7 +228,8 @@ async def get_acl(core: Core, fid: Fid, user: int, patience: Patience) -> Access
             patience,
         )
         replies = parse(core, answers, GetAcl.Reply)
-        agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
+        statuses = {slot: reply.status for slot, reply in replies.items()}
+        agreed = agree(core, fid, answers, statuses, patience, weakly=False)
         if isinstance(agreed, Code):
             return agreed
         core.cop2.delivered(batch)

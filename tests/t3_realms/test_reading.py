@@ -1,5 +1,6 @@
 """vice.md §6.3: what a reader gets out of a group whose servers agree, or do not."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -380,6 +381,15 @@ async def test_the_second_phase_of_another_client_is_left_to_him(servers: World,
     await trio.sleep(60)
     assert (await group.get_attr(fid, ANYUSER)).promised
     assert resolves(servers) == []
+
+
+async def test_an_access_list_comes_with_the_version_of_all_servers(servers: World) -> None:
+    """Set with that of one of them, the replicas would be in conflict."""
+    group = await servers.group()
+    second_phase_awaited(servers, DIRECTORY, (2, 1, 1), (1, 2, 1), (1, 1, 2))
+    with suppress(CodaError):
+        await group.get_acl(DIRECTORY, ANYUSER)
+    assert DIRECTORY in resolves(servers)
 
 
 async def test_a_second_phase_that_stays_out_is_made_good(servers: World) -> None:
