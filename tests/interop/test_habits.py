@@ -25,7 +25,7 @@ def here(rig: Rig, files: Path) -> Iterator[Place]:
     """Our mount where the tools look for it."""
     with mounted(rig, Path("/coda"), files):
         place = Place(rig, OUR_NODE, TOP)
-        place.names()
+        seconds_until(place.exists, 20)  # something else may be mounted there: that ours is does not say much
         yield place
         place.run("cunlog", f"@{REALM}")
 
@@ -44,6 +44,11 @@ def test_volumes_servers_and_objects(here: Place, alice: Place) -> None:
     assert {f"s{n}.rig.test" for n in (1, 2, 3)} == set(here.run("cfs", "whereis", ".").split())
     assert here.run("cfs", "getfid", "public") == alice.run("cfs", "getfid", "public")
     assert '"solo."' in here.run("cfs", "lsmount", f"{TOP}/solo")
+    found = re.search(r"[0-9a-f]+\.[0-9a-f]+\.[0-9a-f]+@\S+", here.run("cfs", "getfid", "public"))
+    assert found is not None
+    assert "public" in here.run("cfs", "getpath", found[0])
+    here.run("cfs", "waitforever", "-on", REALM)
+    here.run("cfs", "waitforever", "-off", REALM)
 
 
 def test_log_in_set_rights_log_out(here: Place, alice: Place) -> None:
