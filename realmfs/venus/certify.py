@@ -117,16 +117,17 @@ class Certifier:
         """Tell whether the servers' names are as if a batch of unknown outcome had been executed.
 
         Servers that have made their replicas equal since then may have given the directories new store ids.
-        Only of records about names alone; whoever did it, there is nothing left to do. Raises CodaError.
+        Only of records after which no file is left that would say by its own store id whether they were
+        executed; whoever did it, there is nothing left to do. Raises CodaError.
         """
-        if not all(isinstance(record, (*_MAKES, Link, Remove, RemoveDir, Rename)) for record in records):
+        if not all(map(_leaves_no_file, records)):
             return False
         wanted: dict[tuple[Fid, bytes], Fid | None] = {}
         for record in records:
             if isinstance(record, Rename):
                 wanted[record.old_parent, record.old_name] = None
                 wanted[record.new_parent, record.new_name] = record.fid
-            elif isinstance(record, (*_MAKES, Link, Remove, RemoveDir)):
+            elif isinstance(record, MakeDir | Remove | RemoveDir):
                 gone = isinstance(record, Remove | RemoveDir)
                 wanted[record.parent, record.name] = None if gone else record.fid
         group = self._core.group(self._volume)
@@ -215,6 +216,12 @@ class Certifier:
             if status.vv.store_id != vectors[fid].store_id:
                 return index, Code.EINCOMPATIBLE
         return None
+
+
+def _leaves_no_file(record: AnyRecord) -> bool:
+    return isinstance(record, MakeDir | RemoveDir | Remove) or (
+        isinstance(record, Rename) and record.fid.is_directory
+    )
 
 
 def _parents(record: AnyRecord) -> tuple[Fid, ...]:
