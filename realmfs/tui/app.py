@@ -33,6 +33,8 @@ from realmfs.tui.statusline import StatusLine
 from realmfs.tui.tidying import Tidying
 
 STATUS_EVERY = 1.0
+SETTINGS_AFTER = 0.2
+"""Seconds after which the settings are read where there is no daemon."""
 
 PANES: tuple[type[Pane], ...] = (
     BrowsePane,
@@ -122,8 +124,16 @@ class RealmfsApp(App[None]):
     def link_down(self, reason: str) -> None:
         """The daemon is not there."""
         self.query_one(StatusLine).tell_down()
-        offer = "" if self.link.foreign else offer_of(self._config)
-        self.query_one(Banner).tell(reason[:1].upper() + reason[1:], offer)
+        reason = reason[:1].upper() + reason[1:]
+        self.query_one(Banner).tell(reason, "" if self.link.foreign else "S starts it")
+        if not self.link.foreign:
+            self.set_timer(SETTINGS_AFTER, partial(self._offer, reason))
+
+    def _offer(self, reason: str) -> None:
+        """Say where a daemon would mount; reading the settings must not delay the first paint."""
+        banner = self.query_one(Banner)
+        if banner.display and not self.link.foreign:
+            banner.tell(reason, offer_of(self._config))
 
     def link_events(self, events: Sequence[DaemonEvent], lost: int) -> None:
         """Pass on what happened."""

@@ -65,6 +65,7 @@ def test_without_a_daemon_it_says_so_and_starts_one(home: Home, monkeypatch: pyt
     async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.query_one(Banner).display)
         assert "no daemon" in screen_text(app)
+        await until(pilot, lambda: "S starts it and mounts on /proc/nowhere" in screen_text(app))
         config.write_text(f'dns = "127.0.0.1:9"\nmount_point = "{home.top / "mnt"}"\n')
         (home.top / "mnt").mkdir()
         await pilot.press("S")
