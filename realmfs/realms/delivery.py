@@ -108,8 +108,7 @@ class Delivery:
                 with trio.move_on_at(self._alarm()) as alarm:
                     await self._changed.wait()
                 if alarm.cancelled_caught and not self._help():
-                    self.runners[-1].scope.cancel()
-                    return self.runners[-1]
+                    return self.owner or self.runners[-1]  # whose bytes they are, not who was asked last
                 self._changed = trio.Event()
             return winner
         finally:

@@ -204,7 +204,7 @@ class Transfer:
             source = await delivery.run(primary)
         delivery.check()
         answers |= delivery.answers
-        if source.slot not in answers:
+        if source.answer is None:  # what the same server said to `ask_others` tells nothing of these bytes
             self._fails(source.slot, "it stalls, having sent a part of nobody knows which version")
             return Code.ERETRY
         if ask_all:
@@ -271,7 +271,7 @@ class Transfer:
         delivery.check()
         begun, at, slot = at, delivery.at, source.slot
         self._moved_to(slot)
-        answer = delivery.answers.get(slot)
+        answer = source.answer
         if answer is None:  # if only the reply is missing: the server has compared the version
             self._fails(slot, "it stalls")
             return at if at == end else begun

@@ -31,6 +31,8 @@ from tests.t3_realms.world import HOSTS, World, world
 
 CASES = 60
 TRIES = 20
+MENDED = 10
+"""Tries after which the servers send what they say."""
 NEW, OLD = vector(3, 3, 3), vector(2, 3, 3)
 
 
@@ -133,6 +135,12 @@ class Fate:
         """A server says that all went well, but sends less."""
         self._answers(self.target(), 0.0, self.rng.random())
 
+    def mend(self) -> None:
+        """Nothing befalls anybody any more."""
+        self.blows = []
+        for peer in self.world.peers:
+            peer.on.pop(FetchPartial, None)
+
     def _answers(self, slot: int, seconds: float, share: float) -> None:
         self.world.peers[slot].on[FetchPartial] = partial(self._answer, slot, seconds, share)
 
@@ -156,9 +164,13 @@ class Fate:
         return Code.SUCCESS, FetchPartial.Reply(status=peer._status(request.fid))
 
 
-async def fetch(group: Group, copy: Copy, known: VersionVector | None, size: int, end: int) -> None:
+async def fetch(
+    group: Group, copy: Copy, known: VersionVector | None, size: int, end: int, mend: Callable[[], None]
+) -> None:
     """Fetch up to `end`; go on after failures, but not from what nobody has vouched for."""
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        if number == MENDED:
+            mend()
         at = copy.start + len(copy.data)
         if at == end and at:
             return
@@ -199,7 +211,7 @@ async def case(seed: int, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         end = rng.choice((size, size, rng.randrange(start, size) + 1))
         known = rng.choice((NEW, NEW, None))
         copy = Copy(data, strict, start, fate.befall)
-        await fetch(group, copy, known, size, end)
+        await fetch(group, copy, known, size, end, fate.mend)
         assert bytes(copy.data) == data[start:end]
         await trio.sleep(5)
         assert bytes(copy.data) == data[start:end], "somebody wrote afterwards"
