@@ -230,6 +230,7 @@ class Transfer:
         self.dominant = agreed.dominant if ask_all else tuple(replica.slot for replica in members)
         if primary not in agreed.dominant:
             self._check(Attributes(statuses[agreed.chosen], False))
+            self._fails(primary, "it does not have the newest version")
             self.primary = agreed.chosen if agreed.chosen not in self.failed else None
             return Code.ERETRY
         attributes = Attributes(statuses[primary], agreed.promised)
