@@ -55,12 +55,11 @@ class Database:
             if create:
                 scripts = ("schema.sql", "schema_group.sql", "upgrade_3.sql")
                 self._connection.executescript("".join(map(_script, scripts)))
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == 1:
+            if self._version() == 1:
                 self._upgrade_to_2()
-            if found in (1, 2):
-                self._connection.executescript(f"BEGIN IMMEDIATE;{_script('upgrade_3.sql')} COMMIT;")
-                found = SCHEMA_VERSION
+            if self._version() == 2:
+                self._upgrade(_script("upgrade_3.sql"), 3)
+            found = self._version()
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}") from error
         if found != SCHEMA_VERSION:
@@ -82,8 +81,22 @@ class Database:
             "INSERT INTO location SELECT group_id, name, created, v.owner, v.acl, max_quota FROM volume "
             "JOIN vnode v ON v.volume = volume.id AND v.vnode = 1 AND v.uniq = 1;"
         )
-        script = _script("upgrade_2.sql") + _script("schema_group.sql") + locate
-        self._connection.executescript(f"BEGIN IMMEDIATE;{script} PRAGMA user_version = 2; COMMIT;")
+        self._upgrade(_script("upgrade_2.sql") + _script("schema_group.sql") + locate, 2)
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _upgrade(self, script: str, version: int) -> None:
+        """Run what leads to a version of the schema, unless another process has just done it."""
+        try:
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE;{script} PRAGMA user_version = {version}; COMMIT;"
+            )
+        except sqlite3.OperationalError:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if self._version() < version:
+                raise
 
     def close(self) -> None:
         """Close the connection; the last one to close checkpoints the log."""

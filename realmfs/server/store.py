@@ -18,13 +18,13 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
 from realmfs.server.access import Acl
 from realmfs.server.containers import Containers
-from realmfs.server.database import Database, StoreError
+from realmfs.server.database import Database, StoreError, sync_directory
 from realmfs.server.elements import Elements
 from realmfs.server.keys import former_key, good_until, keys_at
 from realmfs.server.locations import Location, Locations
@@ -41,12 +41,15 @@ NOBODY: Final = 0
 """The owner of what the realm itself has: an id that no user gets."""
 READ_LOOKUP: Final = int(Rights.READ | Rights.LOOKUP)
 _TOKEN_KEY_LENGTH = 8
+_DATABASE: Final = "store.db"
+_UNFINISHED: Final = "store.new"
+"""What the database is called until everything that a store begins with is in it."""
 
 
 class ServerStore:
     """What a server keeps. Not for use by several threads; `with` closes it."""
 
-    def __init__(self, directory: Path, database: Database) -> None:
+    def __init__(self, directory: Path, database: Database, lock_fd: int = -1) -> None:
         self.directory = directory
         self.database = database
         self.containers = Containers(directory / "containers")
@@ -55,7 +58,7 @@ class ServerStore:
         self.elements = Elements(database)
         self.vnodes = Vnodes(database)
         self.protection = Protection(database)
-        self._lock_fd = -1
+        self._lock_fd = lock_fd
 
     @classmethod
     def create(
@@ -77,33 +80,37 @@ class ServerStore:
         nothing in the store, no volume, user or key: it is for a server that joins others. `secret` is what
         the servers of a realm of several share.
 
+        The database is made under another name and renamed when all is in it: a store is there whole or not
+        at all, whenever the program dies and whoever looks.
+
         `address` is the dotted IPv4 address that clients are told, `number` the server's (1..254, not 127),
         `anyuser` the rights that everybody has on the root. Raises StoreError.
         """
         if not 1 <= number <= 254 or number == 0x7F:
             raise StoreError(f"a server's number is 1 to 254 without 127, not {number}")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = cls(directory, Database(directory / "store.db", create=True))
+        lock_fd = _lock(directory)
         try:
-            store.lock()
-            with store.database.transaction():
+            if (directory / _DATABASE).exists():
+                raise StoreError(f"{directory} holds a store already")
+            for leftover in directory.glob(f"{_UNFINISHED}*"):
+                leftover.unlink()
+            with closing(cls(directory, Database(directory / _UNFINISHED, create=True))) as store:
                 store.set("realm", realm)
                 store.set("number", number)
                 store.set_address(address, port)
                 if secret is not None:
                     store.set("secret", secret)
                 if founding:
-                    store.set("keeper", number)
-                    store.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
-                    store.protection.initialise()
-                    store.create_volume(ROOT_VOLUME, anyuser=anyuser, servers=servers)
+                    store._found(anyuser, servers)
                 else:
                     store.set("realm_version", 0)
-            store.database.sync()
+            (directory / _UNFINISHED).rename(directory / _DATABASE)
+            sync_directory(directory)
+            return cls(directory, Database(directory / _DATABASE), lock_fd)
         except BaseException:
-            store.close()
+            os.close(lock_fd)
             raise
-        return store
 
     @classmethod
     def open(cls, directory: Path, *, lock: bool = True) -> Self:
@@ -111,7 +118,7 @@ class ServerStore:
 
         With the lock, also remove what a crash left behind. Raises StoreError.
         """
-        store = cls(directory, Database(directory / "store.db"))
+        store = cls(directory, Database(directory / _DATABASE))
         try:
             if lock:
                 store.lock()
@@ -120,6 +127,14 @@ class ServerStore:
             store.close()
             raise
         return store
+
+    def _found(self, anyuser: int, servers: Sequence[int]) -> None:
+        """Make what is in a new realm."""
+        with self.database.transaction():
+            self.set("keeper", self.number)
+            self.set("token_key", secrets.token_bytes(_TOKEN_KEY_LENGTH))
+            self.protection.initialise()
+            self.create_volume(ROOT_VOLUME, anyuser=anyuser, servers=servers)
 
     def close(self) -> None:
         """Close the database and give up the lock."""
@@ -136,13 +151,7 @@ class ServerStore:
 
     def lock(self) -> None:
         """Be the one process that makes containers. Raises StoreError if there is one already."""
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise StoreError(f"{self.directory} is in use: a server or an import is running on it") from error
-        self._lock_fd = fd
+        self._lock_fd = _lock(self.directory)
 
     def recover(self) -> None:
         """Remove containers that no row names; say which volumes a broken import has left."""
@@ -352,3 +361,14 @@ class ServerStore:
     def root_of(self, volume: Volume) -> Fid:
         """Return the fid of a volume's root directory, under the replica's id."""
         return Fid.root(volume.id)
+
+
+def _lock(directory: Path) -> int:
+    """Lock a store's directory; return the descriptor that holds it. Raises StoreError."""
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(f"{directory} is in use: a server or an import is running on it") from error
+    return fd

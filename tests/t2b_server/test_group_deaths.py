@@ -52,7 +52,7 @@ class Clients:
 
 @asynccontextmanager
 async def clients(directory: Path, servers: Processes) -> AsyncIterator[Clients]:
-    await within(30, servers.online)
+    await within(30, servers, servers.online)
     async with trio.open_nursery() as nursery:
         yield Clients(directory, servers, nursery)
         nursery.cancel_scope.cancel()
@@ -112,7 +112,7 @@ async def test_nobody_notices_the_death_of_the_server_that_sends(
             assert stall < STALL
             await bob.kill()
             processes.start(killed)
-            await within(30, processes.equal)
+            await within(30, processes, processes.equal)
 
 
 @pytest.mark.timeout(120)
@@ -136,8 +136,8 @@ async def test_one_server_of_three_is_enough(tmp_path: Path, processes: Processe
             for number in EVERYBODY:
                 if number != left:
                     processes.start(number)
-            seconds = await within(40, lambda: up(ann) == len(EVERYBODY))
+            seconds = await within(40, processes, lambda: up(ann) == len(EVERYBODY))
             print(f"all are up for the client {seconds:.1f} s after their start")
-            seconds = await within(60, processes.equal)
+            seconds = await within(60, processes, processes.equal)
             print(f"and equal {seconds:.1f} s later")
             assert await ann.read(f"{HOME}/dir/old3") == b"written at %d alone" % left

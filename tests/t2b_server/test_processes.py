@@ -58,6 +58,23 @@ class Processes:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def describe(self) -> str:
+        """Return what the servers said, and in what their replicas differ."""
+        said = [
+            f"--- server {number}\n{(self.directory / f'{number}.log').read_text()}" for number in EVERYBODY
+        ]
+        with ExitStack() as stores:
+            try:
+                found = [contents_of(stores.enter_context(self.store(number))) for number in EVERYBODY]
+            except (StoreError, OSError, AssertionError) as error:
+                return "\n".join([*said, f"a store cannot be read: {error}"])
+        unequal = [
+            f"{fid}: {[repr(one.get(fid))[:200] for one in found]}"
+            for fid in sorted(set().union(*found))
+            if not found[0].get(fid) == found[1].get(fid) == found[2].get(fid)
+        ]
+        return "\n".join([*said, f"on line: {self.online()}", *unequal[:20]])
+
     def stop(self) -> None:
         """Stop all that run."""
         for process in self.running.values():
@@ -130,18 +147,18 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         made.stop()
 
 
-async def within(seconds: float, true: Callable[[], bool]) -> float:
+async def within(seconds: float, processes: Processes, true: Callable[[], bool]) -> float:
     """Wait until something is true that has no event; return for how long."""
     start = time.monotonic()
     while not true():
-        assert time.monotonic() - start < seconds
+        assert time.monotonic() - start < seconds, processes.describe()
         await trio.sleep(0.1)
     return time.monotonic() - start
 
 
 async def test_a_server_killed_while_it_writes_comes_back_equal(processes: Processes) -> None:
     """kill -9 in the middle of many updates; the others go on; an empty disk is filled."""
-    print(f"on line after {await within(30, processes.online):.1f} s")
+    print(f"on line after {await within(30, processes, processes.online):.1f} s")
     async with trio.open_nursery() as nursery:
         ann = GroupClient(processes, Endpoint(await udp_transport(("127.0.0.1", 0))))
         await nursery.start(ann.endpoint.run)
@@ -161,13 +178,13 @@ async def test_a_server_killed_while_it_writes_comes_back_equal(processes: Proce
         processes.kill(3)
         last = await ann.new_file(b"while 3 is down", b"x" * 100_000, (1, 2))
         processes.start(3)
-        seconds = await within(30, processes.equal)
+        seconds = await within(30, processes, processes.equal)
         print(f"equal {seconds:.1f} s after the start")
 
         processes.kill(2)
         store_directory(processes.directory, 2).rename(processes.directory / "lost")
         processes.start(2)
-        seconds = await within(30, lambda: processes.online() and processes.equal())
+        seconds = await within(30, processes, lambda: processes.online() and processes.equal())
         print(f"filled {seconds:.1f} s after the start")
         await ann.connect(2)
         assert await ann.fetch_at(2, last) == b"x" * 100_000

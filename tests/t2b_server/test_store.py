@@ -17,10 +17,12 @@ import trio
 from trio.testing import MockClock
 
 from realmfs.server.check import check_store
-from realmfs.server.database import StoreError
+from realmfs.server.database import Database, StoreError
 from realmfs.server.imports import import_tree
 from realmfs.server.mounts import make_mount, mount_points
+from realmfs.server.protection import Protection
 from realmfs.server.store import ServerStore
+from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice import calls, log
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import Code
@@ -213,6 +215,51 @@ def test_who_may_open_a_store(tmp_path: Path) -> None:
     (tmp_path / "data/store.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError):
         ServerStore.open(tmp_path / "data")
+
+
+def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks while it is made sees none and harms none; what a crash leaves is no obstacle."""
+    data = tmp_path / "data"
+    initialise = Protection.initialise
+
+    def looked_at(protection: Protection) -> None:
+        with pytest.raises(StoreError, match="does not exist"):
+            ServerStore.open(data, lock=False)
+        initialise(protection)
+
+    class CrashError(Exception):
+        pass
+
+    def crashing(_: Protection) -> None:
+        raise CrashError
+
+    monkeypatch.setattr(Protection, "initialise", crashing)
+    with pytest.raises(CrashError):
+        ServerStore.create(data, "test.realm", "127.0.0.1")
+    assert not (data / "store.db").exists()
+    (data / "store.new").write_bytes(b"half of a database")
+    (data / "store.new-wal").write_bytes(b"and of its log")
+    monkeypatch.setattr(Protection, "initialise", looked_at)
+    ServerStore.create(data, "test.realm", "127.0.0.1").close()
+    with ServerStore.open(data) as store:
+        assert store.volumes.named(ROOT_VOLUME) is not None
+        assert check_store(store, contents=True) == []
+    assert not list(data.glob("store.new*"))
+
+
+def test_two_programs_bring_up_an_old_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ServerStore.create(tmp_path / "data", "test.realm", "127.0.0.1").close()
+    with sqlite3.connect(tmp_path / "data/store.db") as database:
+        database.executescript("DROP TABLE past; PRAGMA user_version = 2;")
+    upgrade = Database._upgrade
+
+    def overtaken(database: Database, script: str, version: int) -> None:
+        monkeypatch.setattr(Database, "_upgrade", upgrade)
+        ServerStore.open(tmp_path / "data", lock=False).close()
+        upgrade(database, script, version)
+
+    monkeypatch.setattr(Database, "_upgrade", overtaken)
+    ServerStore.open(tmp_path / "data").close()
 
 
 def test_a_store_of_version_2_is_brought_up(tmp_path: Path) -> None:
