@@ -6,7 +6,8 @@ Five things lead to work; all work is `Resolver.resolve` of one object after the
                                with the returned one's, and resolves what differs
     shells                     objects that resolution made without contents get them
     SWEEP seconds have passed  the same with all that are up, for what a client left half done
-    a second phase is missing  for PENDING_FOR seconds: somebody may not have executed the update
+    a second phase is missing  for PENDING_FOR seconds: somebody may not have executed the update, or, if the
+                               next update has overtaken it, the counters stay unequal
     a replica is JOINING       it is new, or its server has lost its disk: off line for clients until filled
 
 A joining replica starts as the shell of a root. It resolves the root, then every shell that this has made,
@@ -48,6 +49,7 @@ SWEEP: Final = 180.0
 WORKERS: Final = 8
 MAX_QUEUE: Final = 200_000
 _AT_ONCE: Final = 200
+_MAX_PENDING: Final = 10_000
 _HARMLESS: Final = frozenset({Code.VNOVNODE, Code.EINCONS, Code.VNOVOL})
 _TRIES: Final = 3
 _PASSES: Final = 5
@@ -67,6 +69,7 @@ class CatchUp:
         self._returned: set[int] = set()
         self._wake = trio.Event()
         self._pending: dict[Fid, float] = {}
+        self._overtaken: set[Fid] = set()
         self._busy = 0
         self._next_sweep = 0.0
         self._comparing = False
@@ -75,6 +78,7 @@ class CatchUp:
         peers.on_up = self.returned
         peers.on_realm = self.realm_changed
         resolver.to_follow = self.add
+        state.store.vnodes.on_overtaken = self._note_overtaken
 
     async def run(self) -> None:
         """Work for ever."""
@@ -233,16 +237,25 @@ class CatchUp:
         return len(rows)
 
     def _look_for_pending(self) -> None:
-        """Have objects resolved whose second phase has been missing for long."""
-        rows = self._store.database.rows("SELECT volume, vnode, uniq FROM vnode WHERE flags & 8 LIMIT 10000")
+        """Have objects resolved whose second phase, or that of an update before, has been missing for long."""
+        rows = self._store.database.rows(
+            "SELECT volume, vnode, uniq FROM vnode WHERE flags & 8 LIMIT ?", _MAX_PENDING
+        )
         now, before = trio.current_time(), self._pending
-        self._pending = {fid: before.get(fid, now) for fid in (Fid(*row) for row in rows)}
+        self._pending = {
+            fid: before.get(fid, now) for fid in (*(Fid(*row) for row in rows), *self._overtaken)
+        }
         for fid, since in list(self._pending.items()):
             if now - since > PENDING_FOR:
                 self._pending[fid] = now
+                self._overtaken.discard(fid)
                 volume = self._store.volumes.find(fid.volume)
                 if volume is not None and self._store.volumes.replicas(volume) > 1:
                     self.add(volume.group_id, fid[1:])
+
+    def _note_overtaken(self, fid: Fid) -> None:
+        if len(self._overtaken) < _MAX_PENDING:
+            self._overtaken.add(fid)
 
     # joining
 

@@ -16,7 +16,7 @@ from realmfs.server.views import ACL
 from realmfs.vice import calls
 from realmfs.vice.acl import AccessList
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, ObjectType, Order, Rights, VersionFlags, VersionVector
+from realmfs.vice.types import Fid, ObjectType, Order, Rights, VersionVector
 
 _OWNER_READ: Final = 0o400
 
@@ -116,8 +116,8 @@ class ObjectCalls:
                 raise CodaError(Code.EACCES)
             vnode.acl = acl
             vnode.author = caller.identity.user & 0xFFFFFFFF
-            raised = vnode.vv.raised([found.volume.slot]).with_store_id(args.store_id)
-            vnode.vv = raised.with_flags(vnode.vv.flags | VersionFlags.COP2PENDING)
+            slot = found.volume.slot
+            vnode.vv = state.store.vnodes.count_update(vnode.fid, vnode.vv, slot, args.store_id)
             with state.store.transaction():
                 state.store.vnodes.write([vnode])
                 state.store.note_attribute(found.volume, vnode, ACL, args.store_id)

@@ -9,7 +9,7 @@ behind.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,8 @@ class Vnodes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._directories: OrderedDict[Fid, Directory] = OrderedDict()
+        self.on_overtaken: Callable[[Fid], None] = lambda fid: None
+        """Told of objects that are updated while the second phase of the last update is missing."""
         database.on_foreign_change(self._directories.clear)
 
     def find(self, fid: Fid) -> Vnode | None:
@@ -108,6 +110,13 @@ class Vnodes:
             self._database.executemany(
                 f"DELETE FROM {table} WHERE volume = ? AND vnode = ? AND uniq = ?", gone
             )
+
+    def count_update(self, fid: Fid, base: VersionVector, slot: int, store_id: StoreId) -> VersionVector:
+        """Return the vector of an object that an update changes, for the caller to write."""
+        if base.cop2_pending:
+            self.on_overtaken(fid)
+        raised = base.raised([slot]).with_store_id(store_id)
+        return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
 
     def pending(self, store_id: StoreId) -> list[Vnode]:
         """Return the objects whose last update was this one and still waits for its second phase."""

@@ -23,7 +23,6 @@ from realmfs.vice.types import (
     ObjectType,
     Rights,
     Statistics,
-    VersionFlags,
     VolumeStatus,
     VolumeType,
 )
@@ -134,8 +133,8 @@ class VolumeCalls:
             with state.store.transaction():
                 state.store.volumes.set_status(volume.id, **changes)
                 if "max_quota" in changes:
-                    raised = vnode.vv.raised([volume.slot]).with_store_id(args.store_id)
-                    vnode.vv = raised.with_flags(vnode.vv.flags | VersionFlags.COP2PENDING)
+                    vnodes = state.store.vnodes
+                    vnode.vv = vnodes.count_update(vnode.fid, vnode.vv, volume.slot, args.store_id)
                     state.store.vnodes.write([vnode])
                     state.store.volumes.settle(volume.id, 1, 0)
             await state.store.database.durable()

@@ -26,7 +26,7 @@ from realmfs.server.vnodes import Vnode
 from realmfs.server.volumes import Volume
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, StoreId, VersionFlags, VersionVector
+from realmfs.vice.types import Fid, StoreId, VersionVector
 
 _FID_LEEWAY = 1 << 24
 """How far ahead of what was handed out a client's fid may be: a wild one must not use up all numbers."""
@@ -250,8 +250,7 @@ class WorkingSet:
         stored = self._store.vnodes.find(vnode.fid)
         base = stored.vv if stored is not None else VersionVector()
         base = self.bases.get(vnode.fid, base)
-        raised = base.raised([self.volume.slot]).with_store_id(self._changed[vnode.fid])
-        return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
+        return self._store.vnodes.count_update(vnode.fid, base, self.volume.slot, self._changed[vnode.fid])
 
     def _note_past(self, store: ServerStore) -> None:
         """Note of which versions the changed or removed files were made."""

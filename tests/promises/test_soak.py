@@ -24,6 +24,7 @@ import trio
 import trio.testing
 
 from realmfs.cache.log import State
+from realmfs.server.catchup import PENDING_FOR, TICK
 from realmfs.venus.face import Changes
 from realmfs.vice.errors import CodaError, Code
 from tests.promises.crashes import KINDS, CrashPoints
@@ -363,7 +364,7 @@ class Run:
         await client.drained(3600)
         stuck = [e for key in client.cache.log.volumes() for e in client.cache.log.entries(key)]
         assert not [entry for entry in stuck if entry.state is State.BLOCKED]
-        await trio.sleep(60)
+        await trio.sleep(PENDING_FOR + 2 * TICK)
         other = await self.site.client()
         wanted = self.model.looks()
         _compare("another client sees", await _patiently(other), wanted)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from realmfs.rpc2.errors import RpcError
+from realmfs.server.catchup import PENDING_FOR, TICK
 from realmfs.server.members import OtherMember
 from realmfs.vice import calls
 from realmfs.vice.errors import Code
@@ -182,6 +183,22 @@ async def test_who_died_before_it_could_answer_is_behind_and_in_no_conflict(
         assert not servers.conflicts(1)
         assert servers.names(1) == ([] if removed else [b"name"])
         assert removed or servers.data(1, fid) == b"second"
+
+
+async def test_a_second_phase_that_was_overtaken_is_made_up_for(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """The second phase of the next update clears the mark, but counts only that update."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"", EVERYBODY)
+        ann.data[fid] = b"first"
+        await ann.update([ann.store(fid, 5)], EVERYBODY, cop2=False)
+        await ann.write(fid, b"second", EVERYBODY)
+        await trio.sleep(PENDING_FOR + 2 * TICK)
+        await servers.settled()
+        servers.assert_equal()
+        assert servers.data(1, fid) == b"second"
 
 
 async def test_the_past_of_a_file_is_forgotten_when_all_have_it(
