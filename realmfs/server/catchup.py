@@ -237,7 +237,7 @@ class CatchUp:
         return len(rows)
 
     def _look_for_pending(self) -> None:
-        """Have objects resolved whose second phase, or that of an update before, has been missing for long."""
+        """Have objects resolved whose second phase, or the last but one, has been missing for long."""
         rows = self._store.database.rows(
             "SELECT volume, vnode, uniq FROM vnode WHERE flags & 8 LIMIT ?", _MAX_PENDING
         )

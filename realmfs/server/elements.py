@@ -101,13 +101,18 @@ class Elements:
     def forget(self, directory: Fid, batch: StoreId | None = None) -> None:
         """Drop the tombs of a directory, or those of one batch: everybody has executed the removals.
 
-        What was in a directory that was removed goes with its tomb.
+        What was in a directory that was removed goes with its tomb. (A file may live on under another name.)
         """
         condition, parameters = _OF, tuple(directory)
         if batch is not None:
             condition, parameters = f"{_OF} AND batch_host = ? AND batch_unique = ?", (*directory, *batch)
+        alive = (
+            "SELECT 1 FROM vnode WHERE volume = tomb.volume AND vnode = child_vnode AND uniq = child_unique"
+        )
         rows = self._database.rows(
-            f"SELECT child_vnode, child_unique FROM tomb WHERE {condition} AND to_vnode = 0", *parameters
+            f"SELECT child_vnode, child_unique FROM tomb WHERE {condition} AND to_vnode = 0 "
+            f"AND NOT EXISTS ({alive})",
+            *parameters,
         )
         self._database.execute(f"DELETE FROM tomb WHERE {condition}", parameters)
         for vnode, unique in rows:

@@ -185,6 +185,28 @@ async def test_who_died_before_it_could_answer_is_behind_and_in_no_conflict(
         assert removed or servers.data(1, fid) == b"second"
 
 
+async def test_a_name_less_does_not_make_a_file_forget_its_past(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """The tomb of a name is dropped when all are equal; who is behind in the file must still be known."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"", EVERYBODY)
+        await ann.update([ann.link(b"other", fid)], EVERYBODY)
+        ann.data[fid] = b"first"
+        await ann.update([ann.store(fid, 5)], EVERYBODY, cop2=False)
+        await servers.stop(3)
+        await ann.write(fid, b"second", (1, 2))
+        await ann.update([ann.remove(b"other", fid)], (1, 2))
+        await servers.start(3, nursery)
+        await trio.sleep(PENDING_FOR + 2 * TICK)
+        await servers.settled()
+        servers.assert_equal()
+        assert not servers.conflicts(3)
+        assert servers.names(3) == [b"name"]
+        assert servers.data(3, fid) == b"second"
+
+
 async def test_a_second_phase_that_was_overtaken_is_made_up_for(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
