@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import trio
+
 MARK = 9
 """Bytes of a mark."""
 
@@ -29,6 +31,8 @@ class Ledger:
     seen: dict[tuple[int, int], set[bytes]] = field(default_factory=dict)
     """By client and file: what came before the versions that the client has seen, too old for it."""
     evictions: int = 0
+    journals: dict[int, list[str]] = field(default_factory=dict)
+    """By file: what was done to it and seen of it, for whoever has to find out why a run failed."""
     _count: int = 0
 
     def mark(self, kind: str) -> bytes:
@@ -39,6 +43,11 @@ class Ledger:
     def made(self, name: bytes) -> None:
         """Note that a file of this name may be seen from now on."""
         self.files[name] = len(self.files)
+
+    def tell(self, name: bytes, what: str) -> None:
+        """Note in a file's journal what happened to it."""
+        if (number := self.files.get(name)) is not None:
+            self.journals.setdefault(number, []).append(f"{trio.current_time():.3f} {name.decode()} {what}")
 
     def done(self, mark: bytes, instead_of: bytes = b"") -> None:
         """Note an acknowledged change."""
@@ -58,13 +67,17 @@ class Ledger:
         if name not in self.files:  # a version that was kept beside the other
             self.made(name)
         too_old = self.seen.setdefault((client, self.files[name]), set())
-        assert mark not in too_old, f"client {client} opened {mark!r} of {name!r}, and had seen later"
+        self.tell(name, f"client {client} opened {mark!r}")
+        journal = "\n".join(self.journals[self.files[name]])
+        assert mark not in too_old, f"client {client} opened {mark!r}, and had seen later:\n{journal}"
         while mark := self.before.get(mark, b""):
             too_old.add(mark)
 
     def evicted(self, client: int, label: str) -> None:
         """Note that a client says that it has let go of an object."""
-        number = self.files.get(label.rpartition("/")[2].encode())
+        name = label.rpartition("/")[2].encode()
+        number = self.files.get(name)
+        self.tell(name, f"client {client} says that its cache has let go of it")
         if number is not None and self.seen.pop((client, number), None) is not None:
             self.evictions += 1
 

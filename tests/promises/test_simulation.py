@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from realmfs.cache.errors import CacheFull
 from realmfs.cache.limits import Limits
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
@@ -185,9 +186,13 @@ class Simulation:
         try:
             await client.venus.write(handle, 0, mark)
             await client.venus.flush(handle)
+        except CodaError as error:
+            self.ledger.tell(self._at.rpartition("/")[2].encode(), f"{mark!r} over {over!r}: {error}")
+            raise
         finally:
             await client.venus.release(handle)
         self.ledger.done(mark, over)
+        self.ledger.tell(self._at.rpartition("/")[2].encode(), f"has {mark!r} over {over!r}")
 
     async def write(self, client: MortalClient, number: int) -> None:
         path, ino = await self._found(client, number)
@@ -232,6 +237,7 @@ class Simulation:
         if gone not in self.own[number]:
             return
         self.ledger.moved(gone, name)
+        self.ledger.tell(gone, f"client {number} renames it to {name.decode()}")
         await client.rename(old, f"{above}/{name.decode()}")
         self.ledger.done(name, gone)
         self.own[number] ^= {name, gone}
@@ -250,6 +256,7 @@ class Simulation:
         if name not in self.own[number]:
             return
         await client.unlink(path)
+        self.ledger.tell(name, f"client {number} removed it")
         self.ledger.gone(contents)
         self.ledger.gone(name)
         self._forget(name)
@@ -285,11 +292,12 @@ class Simulation:
             settle = Conflicts(client.venus, client.directory).methods(AUTHOR)["conflicts.settle"]
             try:
                 await settle.run(messages.Settle(id=node.ino, keep=keep))
-            except (ControlError, CodaError) as error:
+            except (ControlError, CodaError, CacheFull) as error:
                 print(f"not settled with {keep}: {node}: {error}")
                 self.counts["not settled"] += 1
                 continue
             self.counts["settled"] += 1
+            self.ledger.tell(node.name, f"client {number} settled with {keep}: {versions}")
             for mark in versions:
                 self.ledger.gone(mark)
 
