@@ -44,7 +44,7 @@ _PAGES: Final = (8, 64, 512)  # rows that a stream reads at once: few are wanted
 
 
 _FROM = (
-    "SELECT o.tick, o.number, coalesce(c.bytes, 0) FROM object AS o INDEXED BY {index}"
+    "SELECT o.tick, o.number, coalesce(c.bytes, 0), o.name FROM object AS o INDEXED BY {index}"
     " LEFT JOIN container AS c ON c.id = o.container"
     " WHERE o.hoard = ?1 AND (o.tick, o.number) > (?2, ?3) AND o.flags & 7 = 0"
     " AND coalesce(c.writing, 0) = 0 AND {also} ORDER BY o.tick, o.number LIMIT ?4"
@@ -60,6 +60,17 @@ _LEAVES: Final = _FROM.format(
 """Whole objects that may go; mount points, runts and directories with cached children may not."""
 
 
+class Victim(NamedTuple):
+    """What may be replaced."""
+
+    priority: int
+    number: int
+    size: int
+    """Bytes of its contents that are here."""
+    name: bytes
+    """The last name it was seen under."""
+
+
 @dataclass(slots=True)
 class Evicted:
     """Inode numbers of what went: contents only, or whole objects (which have no row any more)."""
@@ -68,15 +79,8 @@ class Evicted:
     objects: list[int] = field(default_factory=list)
     more: bool = False
     """There is not room enough yet: ask again, after a pause."""
-
-
-class Victim(NamedTuple):
-    """What may be replaced."""
-
-    priority: int
-    number: int
-    size: int
-    """Bytes of its contents that are here."""
+    victims: dict[int, Victim] = field(default_factory=dict)
+    """What there is to tell of each."""
 
 
 class Replacement:
@@ -167,6 +171,7 @@ class Replacement:
         if count > 0:
             for victim in self._victims(_LEAVES, below, busy):
                 plan.objects.append(victim.number)
+                plan.victims[victim.number] = victim
                 size -= victim.size
                 if len(plan.objects) in (count, BATCH):
                     plan.more = len(plan.objects) < count
@@ -179,6 +184,7 @@ class Replacement:
                 if victim.number in chosen:
                     continue
                 plan.data.append(victim.number)
+                plan.victims[victim.number] = victim
                 size -= victim.size
                 if size <= 0 or len(plan.data) == BATCH:
                     plan.more = size > 0
@@ -202,8 +208,8 @@ class Replacement:
         while True:
             limit = _PAGES[min(page, len(_PAGES) - 1)]
             rows = self._database.rows(query, (hoard, tick, number, limit))
-            for tick, number, size in rows:
-                yield Victim(self.priority(hoard, tick), number, size)
+            for tick, number, size, name in rows:
+                yield Victim(self.priority(hoard, tick), number, size, name)
             if len(rows) < limit:
                 return
             page += 1
@@ -223,13 +229,14 @@ class Replacement:
             self._objects.drop(number)
         for number in plan.data:
             self._objects.attach(number, None)
-        return Evicted(plan.data, plan.objects, plan.more)
+        return Evicted(plan.data, plan.objects, plan.more, plan.victims)
 
 
 @dataclass(slots=True)
 class _Plan:
     data: list[int] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
+    victims: dict[int, Victim] = field(default_factory=dict)
     more: bool = False  # these are as many as go at once, and not enough
     short: str = ""  # why all there is is not enough; '' = it is
 

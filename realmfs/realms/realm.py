@@ -134,6 +134,11 @@ class Realm:
             if other.state is State.DOWN and other is not server:
                 other.probes.now()
 
+    def usual_distance(self) -> float | None:
+        """Return the longest round trip to its servers that are up, in seconds; None: none is known to be."""
+        up = (server.round_trip for server in self._servers.values() if server.state is State.UP)
+        return max((seconds for seconds in up if seconds is not None), default=None)
+
     def reached(self) -> None:
         """Note that one of its servers has shown itself."""
         if not self.known.reached:

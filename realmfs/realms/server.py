@@ -77,6 +77,9 @@ class Owner(Protocol):
     def refuse(self, user: int, token: Token) -> None:
         """A server refused this token."""
 
+    def usual_distance(self) -> float | None:
+        """Return the longest round trip to its servers that are up, in seconds; None: none is known to be."""
+
     def reached(self) -> None:
         """A server has shown itself."""
 
@@ -193,9 +196,14 @@ class Server:
 
     @property
     def contact_time(self) -> float:
-        """How long it may take to answer a bind, which needs two round trips, or a probe."""
+        """How long it may take to answer a bind, which needs two round trips, or a probe.
+
+        One not met yet is judged by its neighbours: users wait for it, too, and others could serve them.
+        """
         settings, round_trip = self._context.settings, self.round_trip
-        if self.state is State.UP and round_trip is not None:
+        if self.state is State.UNKNOWN and round_trip is None:
+            round_trip = self._owner.usual_distance()
+        if self.state is not State.DOWN and round_trip is not None:
             return min(settings.check + 8 * round_trip, settings.contact + 4 * round_trip)
         return settings.contact + 4 * (round_trip or 0.0)
 

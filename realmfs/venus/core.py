@@ -11,6 +11,7 @@ import trio
 from realmfs.cache.cache import Cache
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.inodes import ROOT_NUMBER
+from realmfs.cache.replacement import Evicted, Victim
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER
 from realmfs.venus.authors import Authors
@@ -143,7 +144,7 @@ class Core:
             evicted = self.cache.replacement.make_room(
                 size=size, objects=objects, priority=urgency(), busy=self.busy
             )
-            self.evicted(evicted.data, evicted.objects)
+            self.evicted(evicted)
             if not evicted.more:
                 return
             await trio.lowlevel.checkpoint()
@@ -161,7 +162,7 @@ class Core:
         evicted = self.cache.replacement.make_room(
             size=size, objects=objects, priority=urgency(), busy=self.busy
         )
-        self.evicted(evicted.data, evicted.objects)
+        self.evicted(evicted)
 
     def _may_shrink(self) -> bool:
         """Tell whether any waiting change is being sent."""
@@ -177,26 +178,34 @@ class Core:
         more = True
         while more:
             evicted = self.cache.replacement.trim(self.busy, shortage)
-            self.evicted(evicted.data, evicted.objects)
+            self.evicted(evicted)
             more = evicted.more or bool(shortage)
             shortage = 0
             await trio.lowlevel.checkpoint()
 
-    def evicted(self, data: list[int], objects: list[int]) -> None:
-        """Let memory follow what the cache has thrown away."""
-        for number in data:
+    def evicted(self, evicted: Evicted) -> None:
+        """Tell what the cache has thrown away, and let memory follow."""
+        for number in evicted.data:
+            self._tell_replaced("data", evicted.victims[number])
             node = self.nodes.in_memory(number)
             if node is not None:
                 node.container = None
-                self.events.publish(Replaced("data", node.label, node.blocks))
-        for number in objects:
+        for number in evicted.objects:
+            self._tell_replaced("status/data", evicted.victims[number])
             node = self.nodes.in_memory(number)
             if node is not None:
-                self.events.publish(Replaced("status/data", node.label, node.blocks))
                 self.kernel_forget(node)
                 node.stored = False
                 node.container = None
                 self.nodes.leave(node)
+
+    def _tell_replaced(self, what: str, victim: Victim) -> None:
+        if not self.events.watched:
+            return
+        label = victim.name.decode("utf-8", "replace")
+        if not label and (identity := self.cache.inodes.identity(victim.number)) is not None:
+            label = str(identity[1])
+        self.events.publish(Replaced(what, label, (victim.size + 1023) // 1024))
 
     # -- neighbours ------------------------------------------------------------------------------------------
 

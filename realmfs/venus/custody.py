@@ -7,7 +7,7 @@ import trio
 
 from realmfs.cache.limits import Limits
 from realmfs.cache.objects import KEEP, ObjectRow
-from realmfs.cache.replacement import BATCH
+from realmfs.cache.replacement import BATCH, Evicted, Victim
 from realmfs.venus.core import Core
 from realmfs.venus.node import Node
 from realmfs.venus.resolve import may_be_mount_link
@@ -102,17 +102,19 @@ class Custody:
     async def _drop(self, numbers: list[int]) -> Dropped:
         objects = size = kept = 0
         for start in range(0, len(numbers), BATCH):
-            gone: list[int] = []
+            gone = Evicted()
             with self._core.cache.transaction():
                 for number in numbers[start : start + BATCH]:
                     if self._in_use(number):
                         kept += 1
-                    elif self._core.cache.objects.load(number) is not None:
-                        size += self._core.cache.objects.bytes_of(number)
+                    elif (row := self._core.cache.objects.load(number)) is not None:
+                        held = self._core.cache.objects.bytes_of(number)
                         self._core.cache.objects.drop(number)
-                        gone.append(number)
-            self._core.evicted([], gone)
-            objects += len(gone)
+                        gone.objects.append(number)
+                        gone.victims[number] = Victim(0, number, held, row.name)
+                        size += held
+            self._core.evicted(gone)
+            objects += len(gone.objects)
             await trio.lowlevel.checkpoint()
         return Dropped(objects, size, kept)
 

@@ -40,6 +40,9 @@ class Stub:
     def reached(self) -> None:
         pass
 
+    def usual_distance(self) -> None:
+        return None
+
     def server_up(self, server: Server) -> None:
         self.told.append("up")
 

@@ -70,6 +70,19 @@ async def test_a_dead_server_costs_one_short_wait(servers: World) -> None:
     assert group.reachable
 
 
+@pytest.mark.parametrize("dead", HOSTS)
+async def test_a_server_dead_from_the_start_costs_one_short_wait(servers: World, dead: str) -> None:
+    servers.net.partition(dead)
+    start = trio.current_time()
+    group = await servers.group()
+    assert (await group.get_attr(FILE, ANYUSER)).promised
+    assert trio.current_time() - start < 2.5
+    assert servers.events.count("down", dead) == 1
+    start = trio.current_time()
+    await group.get_attr(FILE, ANYUSER)
+    assert trio.current_time() - start < 0.1
+
+
 async def test_a_returning_server_is_seen_by_a_quick_probe(servers: World) -> None:
     group = await servers.group()
     await group.get_attr(FILE, ANYUSER)

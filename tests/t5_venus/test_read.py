@@ -12,12 +12,13 @@ import trio.testing
 from realmfs.cache.limits import Limits
 from realmfs.realms.lookup import Lookup, NoAnswerError
 from realmfs.realms.types import Attributes
+from realmfs.venus.events import Replaced
 from realmfs.venus.face import ROOT_INODE, Caller
 from realmfs.venus.making import MakeSymlink
 from realmfs.vice.calls import Fetch, FetchPartial, GetAttr, ValidateAttrs
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid
-from tests.t5_venus.world import ME, REALM, SERVER, refused, until, world
+from tests.t5_venus.world import ME, REALM, SERVER, Client, refused, until, world
 
 ROOT = f"/{REALM}"
 DATA = (FetchPartial.OPCODE, Fetch.OPCODE)
@@ -537,6 +538,43 @@ async def test_old_contents_make_room(tmp_path: Path, autojump_clock: trio.abc.C
         assert await b.read(f"{ROOT}/3") == bytes([3]) * 200_000
         with refused(errno.ENOSPC):
             await b.write(f"{ROOT}/mine", bytes(2 << 20))
+
+
+async def test_what_makes_room_is_told_though_nobody_remembers_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    small = Limits(bytes=1 << 20, objects=20, log_records=1000, reserve=0)
+    async with world(tmp_path) as w:
+        a, b = await w.client(), await w.client(limits=small)
+        for above in ("old", "new"):
+            await a.mkdir(f"{ROOT}/{above}")
+            for number in range(14):
+                await a.write(f"{ROOT}/{above}/{above}{number}", bytes([number]) * 80_000)
+        await a.drained(600)
+        for number in range(14):
+            await b.read(f"{ROOT}/old/old{number}")
+        old = (await b.look(f"{ROOT}/old")).ino
+        await trio.sleep(1)  # readers are served while data arrives; then it is kept
+        await b.restart()  # knows from its database alone what it has
+        before = _here(b, old)
+        assert not any(b.venus.core.nodes.in_memory(number) for number in b.cache.objects.children(old))
+        with b.venus.events.watch() as watcher:
+            for number in range(14):
+                await b.read(f"{ROOT}/new/new{number}")
+            told = [event for event in watcher.waiting() if isinstance(event, Replaced)]
+        after = _here(b, old)
+        assert before[0] - after[0] <= {event.object for event in told}, "names"
+        assert before[1] - after[1] <= {event.object for event in told if "data" in event.what}, "contents"
+        assert len(before[0] - after[0]) > 5
+        assert {event.blocks for event in told} <= {0, 79}
+
+
+def _here(client: Client, directory: int) -> tuple[set[str], set[str]]:
+    """Return the names of files in a client's cache, and of those whose contents are there."""
+    objects = client.cache.objects
+    rows = [row for number in objects.children(directory) if (row := objects.load(number))]
+    names = {row.name.decode(): row.container is not None for row in rows}
+    return set(names), {name for name, here in names.items() if here}
 
 
 async def test_mount_links_are_covered(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
