@@ -28,7 +28,7 @@ from realmfs.server.store import ServerStore
 from realmfs.vice import calls
 from realmfs.vice.detours import is_fatal
 from realmfs.vice.errors import Code
-from realmfs.vice.log import AnyRecord, Create, MakeDir, Store, SymLink, unpack_log
+from realmfs.vice.log import AnyRecord, Chmod, Chown, Create, MakeDir, Store, SymLink, Utimes, unpack_log
 from realmfs.vice.types import Fid, StoreId, VersionFlags
 
 HALF_KEEP_ALIVE: Final = 7.5
@@ -71,6 +71,7 @@ _READS: Final = frozenset(
 _UNTOUCHED: Final = frozenset((0, Code.EWOULDBLOCK, Code.VLOGSTALE))
 """Answers to a batch that take nothing back."""
 _Creation = Create | MakeDir | SymLink
+_OfFiles = Store | Utimes | Chmod | Chown
 
 
 def _nothing() -> None:
@@ -171,23 +172,24 @@ class QuirkyServer(FileServer):
         return reply
 
     def _raise_parents(self, records: list[AnyRecord]) -> None:
-        """A store raises the version of its directory, which nobody is told (reintegration.md §2.7)."""
+        """A file's change raises the version of its directory: nobody is told (reintegration.md §2.7)."""
         if Quirk.PARENT_RAISED not in self.quirks:
             return
-        store = self.state.store
-        for fid in {record.fid for record in records if isinstance(record, Store)}:
+        store, raised = self.state.store, set()
+        for fid in {record.fid for record in records if isinstance(record, _OfFiles)}:
             volume = store.volumes.find(fid.volume)
             file = store.vnodes.find(fid.in_volume(volume.id)) if volume is not None else None
-            if volume is None or file is None:
+            if volume is None or file is None or file.is_directory:
                 continue
             above = store.vnodes.find(Fid(volume.id, *file.parent))
-            if above is not None and not any(above.fid[1:] in _places(record) for record in records):
-                above.vv = above.vv.raised([volume.slot]).with_flags(
-                    above.vv.flags | VersionFlags.COP2PENDING
-                )
-                with store.transaction():
-                    store.vnodes.write([above])
-                self.quirks.shown[Quirk.PARENT_RAISED] += 1
+            if above is None or above.fid in raised or any(above.fid[1:] in _places(one) for one in records):
+                continue
+            raised.add(above.fid)
+            vv = above.vv.raised([volume.slot])
+            above.vv = vv.with_flags(vv.flags | VersionFlags.COP2PENDING)
+            with store.transaction():
+                store.vnodes.write([above])
+            self.quirks.shown[Quirk.PARENT_RAISED] += 1
 
     def _failed(self, request: Request, code: Code) -> Reply:
         kind = calls.FILE_SERVICE[request.opcode]

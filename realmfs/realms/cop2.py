@@ -1,35 +1,40 @@
 """The second phase of updates: telling each server of a group who else executed an update (vice.md §6.4).
 
 One queue per replicated volume, in the order of the updates. Entries ride on calls that go to the whole
-group anyway; they are taken off once such a call has succeeded. What does not get a ride is sent by itself
-when it is 10 s old or when a call to a single server is to follow. Losing an entry is legal: the replicas
-are then weakly equal until resolution repairs that. So the queue may have a limit. Sending one twice is
-harmless.
+group anyway; they are taken off once such a call has succeeded. What does not get a ride is sent by itself:
+after a lull, before a call to a single server, and before the next update.
+
+    update 1 ──► its second phases ──► update 2        each server counts the others once for each update
+    update 1 ──► update 2 ──► the second phases        ... once in all: the replicas differ
+
+The order matters because a server marks an object once, however many updates of it wait for their second
+phase: the first that comes ends the mark, and the others do nothing. Replicas that differ so, or by an entry
+that was lost, are weakly equal: each is resolved when somebody next looks at it, which is legal and slow. So
+the queue may have a limit. Sending one twice is harmless.
 """
 
 import logging
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
-
-import trio
 
 from realmfs.vice.cop2 import Cop2Entry
 from realmfs.vice.types import StoreId
 
 log = logging.getLogger(__name__)
 
-MAX_AGE: Final = 10.0
+LULL: Final = 0.05
+"""Seconds in which something may follow that takes them along; other clients that look meanwhile see replicas
+that differ."""
 MAX_ENTRIES: Final = 4096
-MANY: Final = 512
-"""So many are worth calls of their own: a batch of a large log brings more than its call can carry away."""
 
 
 class Cop2Queue:
-    """Entries not yet delivered, oldest first, with the time they came."""
+    """Entries not yet delivered, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[Cop2Entry, float]] = deque()
+        self._entries: deque[Cop2Entry] = deque()
         self._lost = 0
 
     def __len__(self) -> int:
@@ -42,23 +47,20 @@ class Cop2Queue:
                 log.info("more than %d second phases wait; the oldest are left to resolution", MAX_ENTRIES)
             self._lost += 1
             self._entries.popleft()
-        self._entries.append((Cop2Entry(store_id, tuple(update_set)), trio.current_time()))
+        self._entries.append(Cop2Entry(store_id, tuple(update_set)))
 
     def batch(self, limit: int) -> list[Cop2Entry]:
         """Return the oldest entries, at most `limit`; they stay in the queue until `delivered`."""
-        return [entry for _, (entry, _) in zip(range(limit), self._entries, strict=False)]
+        return list(islice(self._entries, limit))
 
     def delivered(self, batch: Sequence[Cop2Entry]) -> None:
-        """Take entries off that every server up has got."""
-        done = set(batch)
-        while self._entries and self._entries[0][0] in done:
+        """Take entries off that every server up has got.
+
+        These very ones: another of the same store id may have come meanwhile, for a later update.
+        """
+        done = {id(entry) for entry in batch}
+        while self._entries and id(self._entries[0]) in done:
             self._entries.popleft()
         if self._lost and not self._entries:
             log.info("%d second phases were left to resolution", self._lost)
             self._lost = 0
-
-    def is_due(self) -> bool:
-        """Whether what waits should go by itself: there is much of it, or the oldest waits long enough."""
-        if not self._entries:
-            return False
-        return len(self._entries) >= MANY or trio.current_time() - self._entries[0][1] >= MAX_AGE

@@ -26,7 +26,7 @@ import trio
 
 from realmfs.realms.collate import collate_read
 from realmfs.realms.context import Context
-from realmfs.realms.cop2 import Cop2Queue
+from realmfs.realms.cop2 import LULL, Cop2Queue
 from realmfs.realms.round import Answers, Call, Patience, ask
 from realmfs.realms.server import Server, State
 from realmfs.realms.types import ANYUSER
@@ -183,30 +183,36 @@ class Core:
     # second phases
 
     def piggy(self) -> tuple[bytes, list[Cop2Entry]]:
-        """Return what may ride on the next call to the whole group, and the entries that it stands for.
-
-        Return what may ride on the next call to the whole group, and what to tell the queue if that
-        succeeds.
-        """
-        if not len(self.cop2):
-            return b"", []
+        """Return what may ride on the next call to the whole group, and whom to tell of its success."""
         batch = self.cop2.batch(PIGGY_ENTRIES)
         return pack_entries(batch), batch
 
-    def flush_cop2_if_due(self) -> None:
-        """Have the queue delivered in the background if it has become long or old."""
-        if self.cop2.is_due() and any(replica.server.available for replica in self.replicas):
-            self.context.background((self, "cop2"), self.flush_cop2)
+    async def before_update(self, patience: Patience) -> tuple[bytes, list[Cop2Entry]]:
+        """Deliver what the next update, on which the rest rides, must not overtake (cop2.py)."""
+        await self.flush_cop2(patience, all_but=PIGGY_ENTRIES)
+        return self.piggy()
 
-    async def flush_cop2(self, patience: Patience | None = None) -> None:
-        """Deliver the queue to the whole group. What cannot be delivered stays in it."""
-        if not len(self.cop2):
+    def deliver_cop2(self) -> None:
+        """Have the queue delivered in the background, if somebody is there to get it."""
+        if len(self.cop2) and any(replica.server.available for replica in self.replicas):
+            self.context.background((self, "cop2"), self._deliver_cop2)
+
+    async def _deliver_cop2(self) -> None:
+        if len(self.cop2) <= PIGGY_ENTRIES:
+            await trio.sleep(LULL)
+        async with self.updating:  # not beside an update: some servers would have executed that already
+            await self.flush_cop2()
+
+    async def flush_cop2(self, patience: Patience | None = None, *, all_but: int = 0) -> None:
+        """Deliver the queue, but for so many, to the whole group. What cannot be delivered stays in it."""
+        if len(self.cop2) <= all_but:
             return
         patience = patience or self.patience(None)
         async with self._flushing:
-            while batch := self.cop2.batch(CALL_ENTRIES):
+            while len(self.cop2) > all_but:
                 if not any(replica.server.available for replica in self.replicas):
                     return
+                batch = self.cop2.batch(CALL_ENTRIES)
                 call = Call(Cop2.OPCODE, Cop2(entries=pack_entries(batch)).pack())
                 answers = await self.ask(call, ANYUSER, patience)
                 codes = [answer.code for answer in answers.values()]

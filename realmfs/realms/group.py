@@ -309,7 +309,7 @@ class Group:
         """Have the second phase of an update delivered soon; `update_set` are the slots that executed it."""
         if self.core.replicated and update_set:
             self.core.cop2.put(store_id, update_set)
-            self.core.flush_cop2_if_due()
+            self.core.deliver_cop2()
 
     async def flush_cop2(self) -> None:
         """Deliver second phases now."""

@@ -226,7 +226,7 @@ class Realms:
             if now >= realm.expires and self.presence.is_online(realm.name):
                 self.context.background((realm, "lookup"), partial(self._look_again, realm))
             for volume in realm.known_volumes():
-                volume.group.core.flush_cop2_if_due()
+                volume.group.core.deliver_cop2()
             for server in realm.servers:
                 server.links.drop_expired()
 

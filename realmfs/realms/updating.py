@@ -123,7 +123,7 @@ async def reintegrate(
 
     async with core.updating:
         members = core.members()
-        piggy, batch = core.piggy()
+        piggy, batch = await core.before_update(patience)
         call = Call(
             Reintegrate.OPCODE, request(piggy), source=BytesSource(records), reintegrating=True, strict=True
         )
@@ -231,7 +231,7 @@ async def _simple_update(
 ) -> Answers:
     """Execute an update of one object at all members and queue its second phase. Raises CodaError."""
     async with core.updating:
-        piggy, batch = core.piggy()
+        piggy, batch = await core.before_update(patience)
         call = Call(opcode, request(piggy), strict=True)
         answers = await update(core, core.members(), user, call, patience)
         slots = executed(answers)
@@ -240,6 +240,7 @@ async def _simple_update(
         core.cop2.delivered(batch)
         if core.replicated:
             core.cop2.put(store_id, slots)
+            core.deliver_cop2()
     if len(slots) < len(answers):
         core.resolve_later(fid)
     return answers

@@ -4,11 +4,16 @@ The versions of all objects of the batch advance here as they do at the servers 
 has arrived, so that nothing needs to be fetched again. What servers call stale, because others changed the
 same directories meanwhile, is suspect. New objects have no promise yet; one ValidateAttrs for all gets it,
 in the background, and the kernel need not be told to forget them.
+
+Reference servers raise the version of a directory, too, in which a batch changed nothing but files that were
+there before (`consulted`). Nobody tells its second phase, which is that of the directory's last own update:
+we do. Without it the replicas of nearly every directory of a large log would differ, and the next client that
+looks would have them resolved one by one.
 """
 
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from realmfs.cache.log import LogEntry
@@ -18,7 +23,16 @@ from realmfs.venus.node import Node
 from realmfs.venus.validity import Validator
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.log import AnyRecord, Remove, RemoveDir, committed, last_store_ids
+from realmfs.vice.log import (
+    AnyRecord,
+    Remove,
+    RemoveDir,
+    Rename,
+    committed,
+    consulted,
+    last_store_ids,
+    unpack_log,
+)
 from realmfs.vice.types import Fid, VersionVector
 
 log = logging.getLogger(__name__)
@@ -43,13 +57,17 @@ class Committer:
         """Advance versions, delete the records, queue the second phase. No checkpoint."""
         core, slots = self._core, outcome.update_set
         vectors = committed(records, vectors_of(core, volume, records), slots)
+        seconds = dict.fromkeys(last_store_ids(records).values())
+        for fid, vv in self._consulted(volume, records, vectors).items():
+            vectors[fid] = vv.raised(slots)
+            seconds[vv.store_id] = None
         with core.cache.transaction():
             for fid, vv in vectors.items():
                 self._advance(volume, fid, vv)
             cleaned = core.cache.log.remove(core.cache.log.current(entries))
             core.nodes.cleaned(cleaned)
         group = core.group(volume)
-        for store_id in dict.fromkeys(last_store_ids(records).values()):
+        for store_id in seconds:
             group.queue_cop2(store_id, slots)
         self._suspect(volume, vectors if outcome.stale_overflow else outcome.stale_dirs)
         if outcome.needs_resolve:
@@ -58,6 +76,48 @@ class Committer:
         if not core.cache.log.summary(volume.key).records:
             volume.drained.unpark_all()
         core.shrunk.unpark_all()
+
+    def _consulted(
+        self, volume: VolumeState, records: Sequence[AnyRecord], changed: Collection[Fid]
+    ) -> dict[Fid, VersionVector]:
+        """Return the directories that servers raised without a change, with the versions they had.
+
+        Where we are wrong, the store id still says that what is cached is what the servers have, but not of a
+        directory in one place only (`Node.same_version`), of which there is no second phase either.
+        """
+        core = self._core
+        if core.all_own(volume) or volume.replicas == 1:
+            return {}
+        found: dict[Fid, VersionVector] = {}
+        for fid in consulted(records):
+            above = self._directory_of(volume, fid)
+            if above is None or above in changed or above in found:
+                continue
+            vv = version_of(core, volume, above)
+            if vv is not None and not vv.is_runt:
+                found[above] = vv
+        return found
+
+    def _directory_of(self, volume: VolumeState, fid: Fid) -> Fid | None:
+        """Return the directory in which servers have a file; None if we do not know."""
+        core = self._core
+        node = volume.nodes.get(fid[1:])
+        if node is not None:
+            number, parent = node.ino, node.parent
+        else:
+            row = core.cache.objects.find(volume.realm_id, fid)
+            if row is None:
+                return None
+            number, parent = row.number, row.parent
+        above = core.nodes.in_memory(parent)
+        if above is None or above.dirty:  # then what waits may be the name of this file
+            renames = [entry for entry, _ in core.cache.log.about(number) if entry.opcode == Rename.OPCODE]
+            if renames:
+                (first,) = unpack_log(renames[-1].record)
+                assert isinstance(first, Rename)
+                return first.old_parent
+        known = core.cache.inodes.identity(parent) if parent else None
+        return known[1] if known is not None else None
 
     def _advance(self, volume: VolumeState, fid: Fid, vv: VersionVector) -> None:
         core = self._core
@@ -144,12 +204,16 @@ def vectors_of(core: Core, volume: VolumeState, records: Sequence[AnyRecord]) ->
     vectors: dict[Fid, VersionVector] = {}
     for record in records:
         for fid in record.objects():
-            if fid in vectors:
-                continue
-            node = volume.nodes.get(fid[1:])
-            status = node.status if node is not None else None
-            if status is None:
-                row = core.cache.objects.find(volume.realm_id, fid)
-                status = row.status if row is not None else None
-            vectors[fid] = status.vv if status is not None else VersionVector()
+            if fid not in vectors:
+                vectors[fid] = version_of(core, volume, fid) or VersionVector()
     return vectors
+
+
+def version_of(core: Core, volume: VolumeState, fid: Fid) -> VersionVector | None:
+    """Return the cached version of an object; None if there is none."""
+    node = volume.nodes.get(fid[1:])
+    status = node.status if node is not None else None
+    if status is None:
+        row = core.cache.objects.find(volume.realm_id, fid)
+        status = row.status if row is not None else None
+    return status.vv if status is not None else None

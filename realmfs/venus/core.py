@@ -88,6 +88,11 @@ class Core:
             raise CodaError(Code.ETIMEDOUT, f"{volume.name}@{volume.realm} has not been located")
         return volume.place.group
 
+    def all_own(self, volume: VolumeState) -> bool:
+        """Tell whether all servers of a volume are realmfs's own, without the habits of reference servers."""
+        told = self.settings.own_servers
+        return self.group(volume).ours if told is None else told
+
     @contextmanager
     def call(self, name: str, what: str) -> Iterator[None]:
         """Publish that a call begins, and that it has ended."""

@@ -293,10 +293,7 @@ class Sender:
     @property
     def _own(self) -> bool:
         """Whether all servers are realmfs's own, which take anything."""
-        told = self._core.settings.own_servers
-        if told is not None:
-            return told
-        return all(server.ours for server in self._core.group(self._volume).core.servers.values())
+        return self._core.all_own(self._volume)
 
     def _rules(self) -> Rules:
         """Return what fits into a batch: what is back-fetched holds locks at the servers (§2.2)."""

@@ -301,3 +301,20 @@ def committed(
 def last_store_ids(records: Sequence[Record]) -> dict[Fid, StoreId]:
     """Return the store id under which each object ends; these alone matter for COP2 (vice.md §6.4)."""
     return {fid: record.store_id for record in records for fid in record.objects()}
+
+
+def consulted(records: Sequence[Record]) -> list[Fid]:
+    """Return the files by whose directories a server's rights are judged, and nothing else done to those.
+
+    A reference server counts such a directory, where the file was when the batch came, as changed by it
+    (reintegration.md §2.7): it has one more in its own slot, keeps its store id, and waits for the second
+    phase of that. A file that the batch itself has made is in a directory that the batch changes.
+    """
+    made: set[Fid] = set()
+    files: dict[Fid, None] = {}
+    for record in records:
+        if isinstance(record, Create | SymLink):
+            made.add(record.fid)
+        elif isinstance(record, Store | Utimes | Chmod | Chown) and not record.fid.is_directory:
+            files[record.fid] = None
+    return [fid for fid in files if fid not in made]

@@ -1,5 +1,6 @@
 """Away from three real servers and back: the log drains, and the reference client agrees."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from bench.ournode import NodeMount, mounted
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import REALM, Place, seconds_until
+from tests.interop.test_groups import HOSTS, python
 
 FILES = 1000
 GIT = ("git", "-c", "safe.directory=*", "-c", "user.name=t", "-c", "user.email=t@rig.test")
@@ -15,6 +17,8 @@ DRAINED_WITHIN = 120.0
 SEEN_WITHIN = 60.0
 COMMAND_WITHIN = 300.0
 """Seconds; the reference client opens some 25 files a second for the first time."""
+EQUAL_WITHIN = 5.0
+"""Seconds after the drain; other clients have replicas that differ resolved, one by one."""
 
 
 @pytest.fixture
@@ -34,6 +38,15 @@ def drained(mount: NodeMount) -> float:
         print("\n".join(mount.command("changes").splitlines()[:10]), mount.command("status"), sep="\n")
         print(mount.program.log.read_text()[-3000:])
         raise
+
+
+def differing(rig: Rig, mount: NodeMount, path: str) -> dict[str, object]:
+    """Return what differs between the servers in a tree, of each its version by server."""
+    stat = json.loads(mount.command("stat", "--json", f"{mount.point}/{REALM}/{path}"))
+    compared = json.loads(python(rig, mount, "tests.interop.replicas", stat["details"]["fid"], *HOSTS))
+    assert compared["objects"] > FILES
+    found: dict[str, object] = compared["differ"]
+    return found
 
 
 def git(place: Place, *argv: str) -> str:
@@ -82,6 +95,8 @@ def test_a_git_repository_edited_while_split_away(rig: Rig, mount: NodeMount, al
     finally:
         rig.control("join")
     print(f"the log had drained {drained(mount):.1f} s after the network was back")
+    time.sleep(EQUAL_WITHIN)
+    assert differing(rig, mount, name) == {}
     there = Place(rig, "client", f"/coda/{REALM}/{name}", "alice")
     seen = seconds_until(there.exists, SEEN_WITHIN)
     print(f"the reference client saw the repository {seen:.1f} s later")

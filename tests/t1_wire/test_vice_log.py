@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from realmfs.rpc2.errors import BadPacket
 from realmfs.vice import log
 from realmfs.vice.errors import Code
-from realmfs.vice.log import AnyRecord, BadLog, committed, last_store_ids, pack_log, thread, unpack_log
+from realmfs.vice.log import (
+    AnyRecord,
+    BadLog,
+    committed,
+    consulted,
+    last_store_ids,
+    pack_log,
+    thread,
+    unpack_log,
+)
 from realmfs.vice.types import Fid, StoreId, VersionVector
 from tests.t1_wire import strategies
 from tests.t1_wire.vectors import load, vector
@@ -180,6 +189,24 @@ def test_a_new_object_starts_from_nothing() -> None:
     )
     after = committed([made], {Fid(7, 1, 1): VersionVector()}, [0, 2])
     assert after[file] == VersionVector((1, 0, 1, 0, 0, 0, 0, 0), StoreId(9, 1))
+
+
+def test_files_whose_directories_are_only_consulted() -> None:
+    """reintegration.md §2.7: not those that the batch made, nor directories."""
+    head: dict[str, Any] = {"mtime": 1, "store_id": StoreId(9, 1)}
+    old, new, link, directory = Fid(7, 2, 2), Fid(7, 4, 4), Fid(7, 6, 6), Fid(7, 3, 3)
+    pair: dict[str, Any] = {"parent": directory, "name": b"n", **head}
+    records: list[AnyRecord] = [
+        log.Create(fid=new, owner=0, mode=0o644, **pair),
+        log.Store(fid=new, length=1, **head),
+        log.Chmod(fid=directory, mode=0o755, **head),
+        log.Utimes(fid=old, date=1, **head),
+        log.Store(fid=old, length=1, **head),
+        log.Link(fid=link, **pair),
+        log.Chmod(fid=link, mode=0o600, **head),
+        log.Remove(fid=Fid(7, 8, 8), **pair),
+    ]
+    assert consulted(records) == [old, link]
 
 
 def test_local_fids_are_translated() -> None:
