@@ -99,15 +99,15 @@ class Served:
             rig.exec(OUR_NODE, "env", *environment, *realmfs(*making))
         argv = realmfs("serve", "--realm", realm, "--data", store, "--tls", tls, "--verbose")
         argv += ["--address", address, "--import", os.fspath(tree)]
-        self._program = NodeProgram(rig, OUR_NODE, argv, data, "serve", self._environment)
+        self.program = NodeProgram(rig, OUR_NODE, argv, data, "serve", self._environment)
         try:
-            self._program.wait_until(self._ready, MOUNT_PATIENCE, "the start of the server")
+            self.program.wait_until(self._ready, MOUNT_PATIENCE, "the start of the server")
         except StepError:
             self.stop()
             raise
 
     def _ready(self) -> bool:
-        return f"serving {self._realm} at " in self._program.log.read_text(errors="replace")
+        return f"serving {self._realm} at " in self.program.log.read_text(errors="replace")
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +126,8 @@ class Served:
 
     def log(self) -> str:
         """What the server has said so far."""
-        return self._program.log.read_text(errors="replace")
+        return self.program.log.read_text(errors="replace")
 
     def stop(self) -> None:
         """End the server. Never raises."""
-        self._program.stop()
+        self.program.stop()

@@ -1,7 +1,8 @@
-"""`python -m bench.reintegrate`: how fast pending changes reach three real servers, ours next to theirs.
+"""`python -m bench.reintegrate`: how fast pending changes reach three real servers, ours next to theirs, and
+how fast a server of our own.
 
 Both clients do the same, one after the other, each run in new directories of the same volume, as the same
-user:
+user; then ours does it in an embedded realm, whose server is on its own node:
 
     send            the log is held back while files are written; then the time from "send" to an empty log
     write and send  nothing is held back: the time from the first create to an empty log
@@ -11,8 +12,8 @@ realmfs does by `realmfs writeback --age` and `realmfs changes send`; their star
 measurement another client reads everything and the digests must agree. Exit status as that of `python -m
 bench`.
 
-The processor seconds of the three servers together, and of the client, stand beside each time: a machine that
-all of them share cannot be faster than their sum, divided by its processors.
+The processor seconds of the servers together, and of the client, stand beside each time: a machine that all
+of them share cannot be faster than their sum, divided by its processors.
 """
 
 import argparse
@@ -22,11 +23,13 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench import machine
 from bench.data import KIB, MIB
-from bench.ournode import NodeMount
+from bench.ournode import NodeMount, Served, mounted
 from bench.plan import Line
 from bench.process import StepError
 from bench.results import Results
@@ -36,6 +39,9 @@ from bench.subject import WORK
 
 SEND, BOTH = "send", "write and send"
 SERVERS = ("s1", "s2", "s3")
+EMBEDDED = "embedded.test"
+OUR_ADDRESS = "10.79.0.31"
+"""Of our node in the rig's network."""
 HOLD = "100000"
 """Seconds; nothing here takes so long."""
 
@@ -44,21 +50,25 @@ class Writer(ABC):
     """A client that writes as the rig's user."""
 
     name: str
-    node: str
-    program: str
-    """What runs on its node, by its process's name."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
 
-    def processor(self) -> tuple[float, float]:
-        """Return the processor seconds that the servers, and the client, have used so far."""
-        servers = sum(self._rig.processor(node, "codasrv") for node in SERVERS)
-        return servers, self._rig.processor(self.node, self.program)
+    @abstractmethod
+    def processor(self) -> float:
+        """Return the processor seconds that the client has used so far."""
+
+    def servers_processor(self) -> float:
+        """Return the processor seconds that the servers have used so far."""
+        return sum(self._rig.processor(node, "codasrv") for node in SERVERS)
 
     @abstractmethod
     def place(self, path: str) -> str:
         """The path on its node of a path below the realm."""
+
+    def read(self, path: str, *argv: str, within: float) -> str:
+        """Run a program, whose last argument is a path below the realm, where another client shows that."""
+        return self._rig.exec(READER_NODE, *argv, f"/coda/{REALM}/{path}", within=within)
 
     @abstractmethod
     def hold(self, held: bool) -> None:
@@ -77,12 +87,13 @@ class Reference(Writer):
     """The reference client, on the node where the rig runs it."""
 
     name = "reference"
-    node = WRITER_NODE
-    program = "venus"
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)
         rig.login(WRITER_NODE, WRITER, WRITER_PASSWORD)
+
+    def processor(self) -> float:
+        return self._rig.processor(WRITER_NODE, "venus")
 
     def place(self, path: str) -> str:
         return f"/coda/{REALM}/{path}"
@@ -103,17 +114,19 @@ class Ours(Writer):
     """realmfs on the bare node; root there has the user's token."""
 
     name = "realmfs"
-    node = OUR_NODE
-    program = Path(sys.executable).name
+    realm = REALM
 
     def __init__(self, rig: Rig, mount: NodeMount) -> None:
         super().__init__(rig)
         self._mount = mount
         self.run("ls", self.place(""), within=20.0)
-        mount.command("login", f"{WRITER}@{REALM}", stdin=WRITER_PASSWORD + "\n")
+        mount.command("login", f"{WRITER}@{self.realm}", stdin=WRITER_PASSWORD + "\n")
+
+    def processor(self) -> float:
+        return self._mount.program.processor()
 
     def place(self, path: str) -> str:
-        return f"{self._mount.point}/{REALM}/{path}"
+        return f"{self._mount.point}/{self.realm}/{path}"
 
     def hold(self, held: bool) -> None:
         self._mount.command("writeback", "--age", HOLD if held else "0")
@@ -123,6 +136,41 @@ class Ours(Writer):
 
     def run(self, *argv: str, within: float) -> str:
         return self._rig.exec(OUR_NODE, *argv, within=within)
+
+
+class OnOurServer(Ours):
+    """The same mount in an embedded realm, and a second one that reads."""
+
+    name = "own server"
+    realm = EMBEDDED
+
+    def __init__(self, rig: Rig, mount: NodeMount, server: Served, reader: NodeMount) -> None:
+        super().__init__(rig, mount)
+        self._server = server
+        self._reader = reader
+
+    def servers_processor(self) -> float:
+        return self._server.program.processor()
+
+    def read(self, path: str, *argv: str, within: float) -> str:
+        return self._rig.exec(OUR_NODE, *argv, f"{self._reader.point}/{self.realm}/{path}", within=within)
+
+
+@contextmanager
+def writers(rig: Rig, room: Path) -> Iterator[list[Writer]]:
+    """Start what is measured; `room` may be entered by anybody."""
+    tree, realms = room / "tree", room / "realms"
+    (tree / WRITER).mkdir(parents=True)
+    realms.write_text(f"{EMBEDDED} {OUR_ADDRESS}\n")
+    for name in ("mount", "reader"):
+        (room / name).mkdir()
+    with Served(rig, EMBEDDED, OUR_ADDRESS, room / "server", tree) as server:
+        server.add_user(WRITER, WRITER_PASSWORD)
+        with (
+            mounted(rig, room / "mount", room / "realmfs", "--realms", os.fspath(realms)) as mount,
+            mounted(rig, room / "reader", room / "other", "--realms", os.fspath(realms)) as reader,
+        ):
+            yield [Ours(rig, mount), Reference(rig), OnOurServer(rig, mount, server, reader)]
 
 
 class Comparison:
@@ -161,13 +209,13 @@ class Comparison:
             write = ("python3", os.fspath(WORK), "write", top, *options)
             if held:
                 writer.run(*write, within=self._limit)
-            before = writer.processor()
+            before = writer.servers_processor(), writer.processor()
             start = time.monotonic()
             if not held:
                 writer.run(*write, within=self._limit)
             writer.send(self._limit)
             seconds = time.monotonic() - start
-            after = writer.processor()
+            after = writer.servers_processor(), writer.processor()
         finally:
             writer.hold(False)
         self._compare(writer, path, top)
@@ -179,10 +227,9 @@ class Comparison:
         """See that another client gets the same bytes from the servers."""
         job = ("python3", os.fspath(WORK), "digest")
         mine = json.loads(writer.run(*job, top, within=self._limit))["sha256"]
-        shown = f"/coda/{REALM}/{path}"
-        theirs = json.loads(self._rig.exec(READER_NODE, *job, shown, within=self._limit))["sha256"]
+        theirs = json.loads(writer.read(path, *job, within=self._limit))["sha256"]
         if mine != theirs:
-            raise StepError(f"{writer.name} and {READER_NODE} do not see the same files in {path}")
+            raise StepError(f"{writer.name} and the reader do not see the same files in {path}")
 
 
 def main() -> int:
@@ -198,21 +245,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="realmfs-send-") as name:
         room = Path(name)
         room.chmod(0o755)
-        point = room / "mount"
-        point.mkdir()
         about = machine.describe(room)
-        mount = NodeMount(rig, point, room / "realmfs")
-        try:
-            writers: list[Writer] = [Ours(rig, mount), Reference(rig)]
+        with writers(rig, room) as found:
             for _ in range(options.runs):
                 for files, size in ((options.files, 4 * KIB), (1, options.mib * MIB)):
-                    for writer in writers:
+                    for writer in found:
                         comparison.measure(writer, files, size)
-        finally:
-            mount.stop()
     about["load_after"] = os.getloadavg()[0]
     print(machine.sentence(about))
     print(results.table("realmfs", ["reference"]))
+    print()
+    print(results.table("own server", ["reference"]))
     if options.json is not None:
         options.json.write_text(json.dumps(results.as_json("realmfs", ["reference"]), indent=1) + "\n")
     return 1 if results.failures else 0

@@ -181,6 +181,13 @@ class NodeProgram:
         except (StepError, OSError, ValueError):
             return  # it has ended, or never began
 
+    def processor(self) -> float:
+        """Return the processor seconds that it has used so far."""
+        line, tick = self._rig.shell(
+            self._node, f"cat /proc/{int(self._number.read_text())}/stat; getconf CLK_TCK"
+        ).splitlines()
+        return sum(map(int, line.rpartition(")")[2].split()[11:13])) / int(tick)
+
     def stop(self) -> None:
         """TERM, then KILL. Never raises."""
         for name in ("TERM", "KILL"):

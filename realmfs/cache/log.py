@@ -123,6 +123,7 @@ class LogSummary:
 
 FIRST = -(1 << 62)
 """Before all sequence numbers; those of repairs are negative."""
+FIRST_PAGE = 8
 _COLUMNS = (
     "volume, sequence, record, uid, identity, time, container, length, digest, safe, host, uniquifier, state,"
     " reason, handle, about"
@@ -180,11 +181,14 @@ class ModifyLog:
         return [_entry(row) for row in self._database.rows(query, (volume, after, limit))]
 
     def walk(self, volume: int, page: int) -> Iterator[LogEntry]:
-        """Yield a volume's records in order, reading `page` of them at a time; they may change meanwhile."""
-        last = FIRST
-        while entries := self.entries(volume, after=last, limit=page):
+        """Yield a volume's records in order, reading at most `page` at a time; they may change meanwhile.
+
+        Few at first: often the first one decides.
+        """
+        last, size = FIRST, min(FIRST_PAGE, page)
+        while entries := self.entries(volume, after=last, limit=size):
             yield from entries
-            last = entries[-1].sequence
+            last, size = entries[-1].sequence, min(2 * size, page)
 
     def frozen(self, volume: int) -> list[LogEntry]:
         """Return a volume's records that may be on their way, in order."""

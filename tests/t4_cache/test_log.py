@@ -39,6 +39,8 @@ def test_order_is_that_of_appending(
                 model[volume].insert(0 if step == "p" else len(model[volume]), record)
         for volume, records in model.items():
             assert [entry.record for entry in cache.log.entries(volume)] == records
+            for page in (1, 3, 100):
+                assert [entry.record for entry in cache.log.walk(volume, page)] == records
             summary = cache.log.summary(volume)
             assert (summary.records, summary.bytes) == (len(records), 4 * len(records))
             assert summary.oldest == (int.from_bytes(records[0], "big") + 1 if records else 0)
