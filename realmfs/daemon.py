@@ -31,7 +31,7 @@ from realmfs.control.logins import Logins
 from realmfs.control.server import ControlServer
 from realmfs.control.table import common_methods, topics
 from realmfs.fuse.mountpoint import MountError, obstacle
-from realmfs.host import network
+from realmfs.host import network, process
 from realmfs.host.conditions import Conditions
 from realmfs.host.notices import Desktop, Notices
 from realmfs.host.paths import safe_directory
@@ -262,4 +262,5 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def run(settings: Settings, ready: Callable[[str], None], *, kernel: bool) -> None:
     """Run a daemon in this process until its end. Raises StartError."""
+    process.collect_seldom()
     trio.run(lambda: Daemon(settings, kernel=kernel).run(ready))

@@ -109,7 +109,7 @@ class Container:
             self.length = offset
         self.present.add(start, offset)
         self._account()
-        if self._progress:
+        if any(self.present.covers(begin, min(end, self.length)) for begin, end in self.waited):
             self._progress.unpark_all()
 
     def truncate(self, length: int) -> None:

@@ -1,15 +1,19 @@
 """Taking a file (sftp.md §8, "Sink" and "Consequences").
 
 `contiguous` is the number up to which everything has come; `held` what came early. Data is written once per
-burst, and at most one ACK goes out then, after:
+burst, and ACK goes out then, after:
 
 * a packet that asked for one (ACKME), or a window full of packets without;
 * the last missing packet;
 * a hole that opened: not more often than once per round trip;
 * a duplicate that asked for one: its ACK must have been lost. At most every 50 ms, because each such ACK
-  provokes the next duplicate at a reference source, and unlimited they become a storm that feeds itself;
-* over a round trip of more than 2 ms, every fourth packet at once: each advance releases another batch of a
-  reference source, which otherwise sends eight packets per round trip.
+  provokes the next duplicate at a reference source, and unlimited they become a storm that feeds itself.
+
+A reference source sends one batch for each ACK that advances, and would have no more than one on its way. So
+the packets of a burst are acknowledged one by one, from the last ones, until the source has been allowed as
+many batches as its window holds, but for one: while the window is full it repeats its first packet for any
+ACK. `released` is the number up to which it may have sent. Bursts are fewer and larger then, and cost less. A
+source that fills its window by itself is ahead of that, and gets one ACK.
 
 The server's sink asks with START until data comes. When data stops it sends an ACK that says so (echo 0)
 *and* START again: a reference source has no timer and resends only for a START.
@@ -30,8 +34,6 @@ if TYPE_CHECKING:
 
 _MASK_BITS = 64
 _DUPLICATE_ACKS = 0.05
-_SLOW_PATH = 0.002
-_SLOW_PATH_ACK = 4
 _FIRST_NUDGE = 0.15
 _LONGEST_NUDGE = 4.0
 
@@ -59,7 +61,8 @@ class SinkTransfer(Transfer):
         self._held: dict[int, bytes] = {}
         self._parts: list[bytes] = []
         self._ack_wanted = False
-        self._unacknowledged = 0
+        self._acknowledged = self._first
+        self._released = self._first + link.parameters.send_ahead
         self._next_duplicate_ack = 0.0
         self._next_hole_ack = 0.0
         self._nudge = _FIRST_NUDGE
@@ -109,17 +112,15 @@ class SinkTransfer(Transfer):
             return
         else:
             self._hold(number, packet[HEADER_SIZE : HEADER_SIZE + length], se_flags, now)
-        self._unacknowledged += 1
-        if flags & ACKME or self.complete:
-            self._ack_wanted = True
-        elif self._unacknowledged >= _SLOW_PATH_ACK and (self.link.host.distance or 0.0) > _SLOW_PATH:
-            self._acknowledge(now)
-        elif self._unacknowledged >= self.link.parameters.window:
+        if number > self._released:
+            self._released = number
+        if flags & ACKME or self.complete or number - self._acknowledged >= self.link.parameters.window:
             self._ack_wanted = True
 
     def end_of_burst(self, now: float) -> None:
         """Acknowledge first, write after: the peer need not wait for our disk."""
         if self._ack_wanted:
+            self._release(now)
             self._acknowledge(now)
         if self.done:
             return
@@ -160,9 +161,21 @@ class SinkTransfer(Transfer):
             self._next_duplicate_ack = now + _DUPLICATE_ACKS
             self._ack_wanted = True
 
+    def _release(self, now: float) -> None:
+        """Send the ACKs of a burst but for the last: one for each batch that there is room for."""
+        batch, window = self.link.parameters.send_ahead, self.link.parameters.window
+        room = window - batch - (self._released - self.contiguous)
+        more = min(room // batch, self.contiguous - self._acknowledged) - 1
+        if more > 0 and not self._held and not self.complete:
+            self._released += more * batch
+            for number in range(self.contiguous - more, self.contiguous):
+                self.control(SFTP_ACK, now, echo=self.echo, got_all=number & 0xFFFFFFFF)
+
     def _acknowledge(self, now: float, echo: int | None = None) -> None:
         self._ack_wanted = False
-        self._unacknowledged = 0
+        if self.contiguous > self._acknowledged:
+            self._acknowledged = self.contiguous
+            self._released += self.link.parameters.send_ahead
         mask = 0
         for number in self._held:
             mask |= 1 << (_MASK_BITS - (number - self.contiguous))

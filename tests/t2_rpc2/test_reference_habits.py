@@ -67,6 +67,29 @@ class ServerSource(SourceTransfer):
             self._resend([0], now)
 
 
+class BatchSource(SourceTransfer):
+    """A reference server sending: eight packets for each ACK that advances, into a window of 32.
+
+    Any other ACK, and one for which the window has no room, makes it repeat its first packet.
+    """
+
+    def receive_ack(self, words: tuple[int, ...], now: float) -> None:
+        before = self._acked
+        super().receive_ack(words, now)
+        if self._acked > before and len(self._bodies) <= 24:
+            self._pump(now)
+        elif self._bodies:
+            self._resend([0], now)
+
+    def end_of_burst(self, now: float) -> None:
+        """Nothing waits for that here."""
+
+    def _pump(self, now: float) -> None:
+        if not self._all_read:
+            self._send_new(self._read(8, now), 8, now)
+        self._arm(now)
+
+
 @pytest.mark.parametrize("lost", [1, 9, 40, 41, 100, 145])
 async def test_a_packet_lost_in_a_store_by_the_reference(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     monkeypatch.setattr(realmfs.rpc2.call, "SourceTransfer", ClientSource)
@@ -124,3 +147,19 @@ async def test_no_storm_with_a_source_that_answers_every_ack(
         connection = await w.bind()
         await connection.call(FETCH, number(size), sink=BytesSink())
         assert w.net.counters["sent"] < 2200  # twice as many without the limit on answers to duplicates
+
+
+@pytest.mark.parametrize("latency", [0.0005, 0.02])
+async def test_most_of_a_reference_servers_window_is_used(
+    monkeypatch: pytest.MonkeyPatch, latency: float
+) -> None:
+    monkeypatch.setattr(realmfs.rpc2.serve, "SourceTransfer", BatchSource)
+    async with world(FakeNetwork(latency=latency)) as w:
+        connection = await w.bind()
+        sink = BytesSink()
+        start = trio.current_time()
+        await connection.call(FETCH, number(960 * 1378), sink=sink)
+        assert sink.data == pattern(960 * 1378)
+        # Three batches of eight in each round trip, not one; and never more than the window has room for.
+        assert trio.current_time() - start < 2 * latency * (960 / 24 + 4)
+        assert w.server.statistics().get("data_resent", 0) == 0

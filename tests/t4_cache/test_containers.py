@@ -133,6 +133,31 @@ async def test_readers_follow_a_fetch(world: World, autojump_clock: trio.testing
         assert await container.wait(0, 100), "past the end there is nothing to wait for"
 
 
+async def test_a_reader_sleeps_until_its_whole_range_is_here(world: World) -> None:
+    class Steps(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.names.append(task.name)
+
+    steps = Steps()
+    with world.cache.containers.create(100) as container:
+        sink = container.sink()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(container.wait, 0, 60, name="reader")
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(steps)
+            try:
+                for _ in range(6):
+                    assert "reader" not in steps.names
+                    sink.write(b"ten bytes!")
+                    await trio.testing.wait_all_tasks_blocked()
+                assert "reader" in steps.names
+            finally:
+                trio.lowlevel.remove_instrument(steps)
+
+
 async def test_readers_do_not_wait_for_a_fetch_that_ended(
     world: World, autojump_clock: trio.testing.MockClock
 ) -> None:
