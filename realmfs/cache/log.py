@@ -226,6 +226,11 @@ class ModifyLog:
         query = f"SELECT {_COLUMNS} FROM log WHERE state & 2 <> 0 ORDER BY volume, sequence"
         return [_entry(row) for row in self._database.rows(query)]
 
+    def refusals(self) -> dict[int, int]:
+        """Return how many records of each volume someone must decide about; no volume without any."""
+        rows = self._database.rows("SELECT volume, count(*) FROM log WHERE state & 2 <> 0 GROUP BY volume")
+        return dict(rows)
+
     def refused(self, volume: int, page: int = 500) -> Iterator[int]:
         """Yield the objects of a volume's refused records, some twice; records may change meanwhile."""
         query = (

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -150,7 +149,7 @@ class DaemonFacts:
         (after,) = numbers_of(params.cursor)
         rows = [row for row in self._cache.volumes.all() if row.type != VolumeType.READ_WRITE]
         rows = sorted((row for row in rows if row.key > after), key=lambda row: row.key)
-        blocked = Counter(entry.volume for entry in self._cache.log.blocked())
+        blocked = self._cache.log.refusals()
         page = []
         for row in rows[: size_of(params.limit)]:
             page.append(self._volume(row, blocked))

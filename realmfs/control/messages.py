@@ -470,7 +470,10 @@ class Acl:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that waits to be sent; `made` in seconds since 1970, `size` in bytes."""
+    """A change that waits to be sent; `made` in seconds since 1970, `size` in bytes.
+
+    `path` is below the mount, as far as it is known; of a rename it has both, `OLD -> NEW`.
+    """
 
     volume: str
     realm: str

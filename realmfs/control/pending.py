@@ -1,24 +1,26 @@
 """What waits to be sent, record by record, and why: the method `changes.list`."""
 
 import os
-from collections.abc import Iterator
 
-from realmfs.cache.cache import Cache
 from realmfs.cache.log import FIRST, LogEntry, State
 from realmfs.control import messages
 from realmfs.control.pages import ChangePage, breathe, numbers_of, size_of
 from realmfs.control.service import Method
 from realmfs.realms.realms import Realms
 from realmfs.rpc2.errors import BadPacket
-from realmfs.vice.errors import Code
-from realmfs.vice.log import unpack_log
+from realmfs.venus.conflicts import object_of
+from realmfs.venus.core import Core
+from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.log import AnyRecord, Rename, unpack_log
+from realmfs.vice.types import Fid
 
 
 class Pending:
     """The method."""
 
-    def __init__(self, cache: Cache, realms: Realms) -> None:
-        self._cache = cache
+    def __init__(self, core: Core, realms: Realms) -> None:
+        self._core = core
+        self._cache = core.cache
         self._realms = realms
 
     def methods(self) -> dict[str, Method]:
@@ -39,14 +41,19 @@ class Pending:
                 continue
             after = sequence if params.cursor is not None and key == first else FIRST
             for entry in self._cache.log.entries(key, after=after, limit=limit - len(found)):
-                found.append(self._change(row.name, realm, entry))
+                found.append(self._change(row.name, row.realm, realm, entry))
                 await breathe(len(found))
             if len(found) == limit:
                 return ChangePage(found, f"{key}.{found[-1].sequence}")
         return ChangePage(found, None)
 
-    def _change(self, volume: str, realm: str, entry: LogEntry) -> messages.Change:
-        what, name = _describe(entry.record)
+    def _change(self, volume: str, realm_id: int, realm: str, entry: LogEntry) -> messages.Change:
+        try:
+            (record,) = unpack_log(entry.record)
+        except (BadPacket, ValueError) as error:
+            what, path = f"unreadable ({error})", self._path(object_of(entry))
+        else:
+            what, path = type(record).__name__.lower(), self._path_in(realm_id, entry, record)
         return messages.Change(
             volume=volume,
             realm=realm,
@@ -54,7 +61,7 @@ class Pending:
             made=float(entry.time),
             uid=entry.uid,
             what=what,
-            path=name or self._name_of(entry),
+            path=path,
             size=entry.length,
             state=self._state(realm, entry),
         )
@@ -70,32 +77,27 @@ class Pending:
                 return "waits for a login"
         return _state(entry)
 
-    def _name_of(self, entry: LogEntry) -> str:
-        """A store and the like name no file: the object's last known name will do."""
-        for number, _ in entry.about:
-            row = self._cache.objects.load(number)
-            if row is not None and row.name:
-                return os.fsdecode(row.name)
-        return "?"
+    def _path_in(self, realm: int, entry: LogEntry, record: AnyRecord) -> str:
+        """Return where a change was made, as its directory is called now; both places of a rename."""
+        if isinstance(record, Rename):
+            old = self._path_below(realm, record.old_parent, record.old_name)
+            return f"{old} -> {self._path_below(realm, record.new_parent, record.new_name)}"
+        parent, name = getattr(record, "parent", None), getattr(record, "name", None)
+        if parent is None or name is None:  # a store and the like name no file
+            return self._path(object_of(entry))
+        return self._path_below(realm, parent, name)
 
+    def _path_below(self, realm: int, directory: Fid, name: bytes) -> str:
+        number = self._cache.inodes.find(realm, directory)
+        above = self._path(number) if number is not None else "?"
+        return f"{above}/{os.fsdecode(name)}"
 
-def _describe(record: bytes) -> tuple[str, str]:
-    """Return the kind of a record, and the name in it if it has one."""
-    try:
-        (change,) = unpack_log(record)
-    except (BadPacket, ValueError) as error:
-        return f"unreadable ({error})", ""
-    names = [os.fsdecode(name) for name in _names(change)]
-    return type(change).__name__.lower(), " -> ".join(names)
-
-
-def _names(change: object) -> Iterator[bytes]:
-    for field in ("name", "new_name"):
-        name = getattr(change, field, None)
-        if isinstance(name, str):
-            yield os.fsencode(name)
-        elif isinstance(name, bytes):
-            yield name
+    def _path(self, number: int) -> str:
+        """Return the path below the mount as far as it is known."""
+        try:
+            return self._core.path(self._core.nodes.by_number(number)).lstrip("/")
+        except CodaError:
+            return "?"
 
 
 def _state(entry: LogEntry) -> str:

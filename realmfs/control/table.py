@@ -19,7 +19,7 @@ from realmfs.venus.venus import Venus
 def common_methods(venus: Venus, realms: Realms, cache: Cache) -> dict[str, Method]:
     """Return the methods that are the same for every caller."""
     return (
-        Pending(cache, realms).methods()
+        Pending(venus.core, realms).methods()
         | Connectivity(realms, lambda: cache.log.count).methods()
         | Sending(venus.core, venus.reintegrator).methods()
         | HoardMethods(venus).methods()

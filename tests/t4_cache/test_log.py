@@ -292,3 +292,13 @@ def test_volumes_and_realms_come_back(world: World, crash: Reopen) -> None:
     with after.transaction():
         after.volumes.drop(world.volume.key)
     assert after.volumes.all() == []
+
+
+def test_refused_records_are_counted_by_volume(world: World) -> None:
+    log = world.cache.log
+    with world.cache.transaction():
+        for volume, count in ((world.volume.key, 3), (77, 2)):
+            for _ in range(count):
+                log.append(volume, b"record", uid=1, identity="", time=1)
+        log.thaw(log.freeze(log.entries(world.volume.key)[1:]), reason=13, blocked=True)
+    assert log.refusals() == {world.volume.key: 2}

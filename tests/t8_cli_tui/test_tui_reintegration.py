@@ -71,7 +71,7 @@ def test_changes_wait_are_discarded_exported_and_sent(
         assert "lose" in screen_text(app)
         await pilot.press("y")
         await until(pilot, lambda: "1 change waits" in screen_text(app))
-        assert [path for _, path in waiting(home)] == ["keep"]
+        assert [path for _, path in waiting(home)] == [f"{REALM}/keep"]
         assert waiting(home), "paused"
         await pilot.press("e")
         await until(pilot, lambda: bool(list(home.top.glob("realmfs-changes-*.tar"))))
