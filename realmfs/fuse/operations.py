@@ -338,9 +338,12 @@ class Operations(pyfuse3.Operations):
     async def getxattr(
         self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
     ) -> bytes:
-        """Return an attribute, or ENODATA."""
+        """Return an attribute, or ENODATA.
+
+        Of other name spaces than ours there is nothing at all: told so, `ls -l` asks once, not for each file.
+        """
         if not name.startswith(b"user."):
-            raise pyfuse3.FUSEError(errno.ENODATA)
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
         return await self._files.getxattr(_caller(ctx), inode, name)
 
     @handler()

@@ -32,8 +32,8 @@ NAMES = 200_000
 """Names in all of these together."""
 AT_ONCE = 64
 """Objects under way at once."""
-CHILDREN = 300
-"""Entries of directories brought ahead that are looked at at once."""
+CHILDREN = 2000
+"""Entries of directories brought ahead that are looked at at once: sixteen directories of some hundred."""
 BUDGET = 1 << 20
 """Bytes of contents brought ahead in one directory, as far as the size of the last file tells."""
 

@@ -396,6 +396,29 @@ async def test_a_tree_comes_ahead_of_who_walks_it(tmp_path: Path, autojump_clock
         assert b.cache._database.commits - commits <= 100
 
 
+async def test_directories_far_ahead_are_listed_with_attributes(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path, latency=0.0005) as w:
+        a, b = await w.client(), await w.client()
+        await a.mkdir(f"{ROOT}/t")
+        for number in range(16):
+            await a.mkdir(f"{ROOT}/t/d{number:02}")
+            for file in range(40):
+                await a.symlink(f"{ROOT}/t/d{number:02}/f{file}", b"x")
+        await a.drained(600)
+        await b.ls(ROOT)
+        names = await b.ls(f"{ROOT}/t")
+        for name in names[:6]:
+            await b.ls(f"{ROOT}/t/{name}")
+        await trio.sleep(1)
+        w.realm.counted()
+        for name in names[6:]:
+            for child in await b.ls(f"{ROOT}/t/{name}"):
+                await b.look(f"{ROOT}/t/{name}/{child}")
+        assert not w.realm.counted()[GetAttr.OPCODE], "the status of all is here"
+
+
 async def test_programs_that_read_everything_fetch_nothing(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
