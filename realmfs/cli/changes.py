@@ -1,16 +1,20 @@
 """`realmfs changes`."""
 
+import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
+from realmfs.cli.credentials import note
 from realmfs.cli.daemon import json_option, with_daemon
 from realmfs.cli.failure import Exit
 from realmfs.cli.progress import Bar, sending
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
+from realmfs.control.protocol import ControlError
 from realmfs.control.words import age, printable, size
 
 
@@ -153,10 +157,29 @@ def discard(
     if not yes:
         click.confirm("Give these changes up?", abort=True)
     client.be_patient()
-    with sending(client, "giving changes up"):
-        results = [client.call("changes.discard", sequence=number) for number in numbers]
-        if not numbers:
-            results = [client.call("changes.discard", volume=volume)]
+    results: list[Any] = []
+    try:
+        with sending(client, "giving changes up"):
+            if not numbers:
+                results.append(client.call("changes.discard", volume=volume))
+            for number in numbers:
+                _give_up(client, number, results)
+    finally:
+        if results:
+            _show_given_up(results, as_json)
+
+
+def _give_up(client: Client, number: int, results: list[Any]) -> None:
+    """Give one up and add what came of it. It may have gone with an earlier one that it rested on."""
+    try:
+        results.append(client.call("changes.discard", sequence=number))
+    except ControlError as error:
+        if error.number != errno.ENOENT or not results:
+            raise
+        note(f"{number} does not wait any more")
+
+
+def _show_given_up(results: list[Any], as_json: bool) -> None:
     if as_json:
         print_json(results)
         return
