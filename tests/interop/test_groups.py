@@ -13,7 +13,7 @@ import pytest
 
 from bench.ournode import NodeMount, mounted, private_environment
 from bench.rig import OUR_NODE, Rig
-from tests.interop.nodes import REALM, Place, seconds_until
+from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
 
 SIZE = int(os.environ.get("GROUP_TEST_MIB", "512")) << 20
 TOGETHER = float(os.environ.get("GROUP_TEST_SECONDS", "300"))
@@ -171,13 +171,30 @@ def test_one_server_of_three_is_enough(rig: Rig, mount: NodeMount) -> None:
     drained(mount)
 
 
+@pytest.fixture
+def writer(rig: Rig) -> Iterator[Place]:
+    """Alice at the reference client, which sends files to all servers at once and not to one by handle.
+
+    As it comes it has to have every file resolved that it sends, and ends in conflicts of its own beside
+    any other writer, its own kind included (docs/reference/protocol-notes.md).
+    """
+    rig.control("client", "1", "restart", "--init", "--set", "allow_backfetch=1")
+    try:
+        rig.login("client", "alice", PASSWORDS["alice"])
+        yield Place(rig, "client", f"/coda/{REALM}", "alice")
+    finally:
+        rig.control("client", "1", "restart", "--init")
+
+
 @pytest.mark.timeout(TOGETHER + 200)
-def test_two_clients_fill_one_directory_without_a_conflict(rig: Rig, mount: NodeMount, alice: Place) -> None:
+def test_two_clients_fill_one_directory_without_a_conflict(
+    rig: Rig, mount: NodeMount, writer: Place
+) -> None:
     top = tree(rig, mount)
     name = f"public/both{time.time_ns():x}"
     top.run("mkdir", name)
     drained(mount)
-    here, there = top.below(name), alice.below(name)
+    here, there = top.below(name), writer.below(name)
     seconds_until(there.exists, 30.0)
     script = (  # short names: the reference client sends lengths that end servers (realmfs/vice/detours.py)
         "end=$(($(date +%s) + $1)); n=0; while [ $(date +%s) -lt $end ]; do n=$((n+1)); "
