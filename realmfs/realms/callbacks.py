@@ -59,7 +59,8 @@ class CallbackService:
 
     def _broken(self, servers: Sequence[Server], callback: CallBack) -> Reply:
         probe = callback.fid.volume == 0
-        self._context.breaks += not probe
+        if not probe:
+            self._context.promise_broken(callback.fid)
         for server in servers:
             server.callback_heard(callback.fid)
             if not probe:

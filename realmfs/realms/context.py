@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import trio
@@ -13,9 +14,12 @@ from realmfs.realms.types import Listener
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
 from realmfs.rpc2.service import Address, Transport
 from realmfs.rpc2.tunnel import connect_tcp
-from realmfs.vice.types import ClientId
+from realmfs.vice.types import ClientId, Fid
 
 MAX_BACKGROUND = 64
+MAX_BROKEN = 1000
+UPDATE_SECONDS = 2.0
+"""Within what time of the break of a promise the update that broke it is at every server."""
 
 
 @dataclass(slots=True)
@@ -36,6 +40,8 @@ class Context:
     """How to reach the TCP port of a server."""
     open_port: Callable[[Address], Awaitable[Transport]] = udp_transport
     """How to open a port of our own."""
+    broken: dict[Fid, float] = field(default_factory=dict)
+    """When promises were broken lately, the oldest first (trio's clock)."""
     nursery: trio.Nursery | None = None
     _running: set[Any] = field(default_factory=set)
 
@@ -44,6 +50,18 @@ class Context:
         """How we introduce ourselves to servers."""
         settings = self.settings
         return ClientId(settings.user_name.encode(), settings.host_name.encode(), b"realmfs", settings.uuid)
+
+    def promise_broken(self, fid: Fid) -> None:
+        """Note that somebody changes an object."""
+        self.breaks += 1
+        self.broken.pop(fid, None)
+        self.broken[fid] = trio.current_time()
+        while len(self.broken) > MAX_BROKEN:
+            del self.broken[next(iter(self.broken))]
+
+    def is_being_changed(self, fid: Fid) -> bool:
+        """Whether another client's update of an object may not have reached every server yet."""
+        return trio.current_time() - self.broken.get(fid, -inf) < UPDATE_SECONDS
 
     def background(self, key: Any, work: Callable[[], Awaitable[object]]) -> bool:
         """Run `work` in the background unless work with the same key is running. False: it was not started.

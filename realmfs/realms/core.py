@@ -51,6 +51,10 @@ RESOLVE_PATIENCE = 60.0
 RESOLVE_INTERVAL = 10.0
 """Seconds between background resolutions of one object: some differences stay, however often one looks."""
 MAX_RESOLVED = 1000
+OTHERS_PAUSE = 0.2
+"""Seconds before servers among which another client's update goes round are asked again."""
+MAX_OTHERS = 15
+"""How often that is done for one question, if one update follows the other."""
 
 
 class Core:
@@ -167,7 +171,7 @@ class Core:
             if not isinstance(outcome, Code):
                 return outcome
             if outcome is Code.ESYNRESOLVE and fid is not None and resolves < MAX_RESOLVES and patience.left:
-                resolved = await self.make_equal(fid, patience)
+                resolved = await self.make_equal(fid, patience, at_once=waits >= MAX_OTHERS)
                 resolves += resolved
                 waits += not resolved
                 if waits > MAX_RESOLVES:
@@ -261,17 +265,22 @@ class Core:
         """Whether an update of ours is being made, or its second phase not delivered."""
         return self.sends or len(self.cop2) > 0
 
-    async def make_equal(self, fid: Fid, patience: Patience) -> bool:
+    async def make_equal(self, fid: Fid, patience: Patience, *, at_once: bool = False) -> bool:
         """Do what may make the replicas of an object equal, so that the group can be asked again.
 
         Tell whether that was a resolution, of which only so many help.
 
         If an update of ours was under way, or its second phase not delivered, that explains the difference:
-        then nothing is resolved yet. Outcomes of Resolve other than that show in the next answers.
+        then nothing is resolved yet. So does an update of another client's that has just broken our promise;
+        it may have reached some servers only. But not `at_once`: that was waited for long enough. Outcomes of
+        Resolve other than that show in the next answers.
         """
         if not self.replicated:
             return True
         ours = self.ours_under_way
+        if not (ours or at_once) and self._others_change(fid):
+            await trio.sleep(OTHERS_PAUSE)
+            return False
         try:
             if ours:
                 with patience.scope():
@@ -283,6 +292,10 @@ class Core:
         except CodaError as error:
             log.info("%s: resolution: %s", fid, error)
         return not ours
+
+    def _others_change(self, fid: Fid) -> bool:
+        changed = {fid, self.parents.get(fid, fid)}
+        return any(map(self.context.is_being_changed, changed))
 
     async def resolve(self, fid: Fid, patience: Patience) -> None:
         """Let one server make the replicas equal (vice.md §5.3). Raises CodaError: EINCONS is a conflict.

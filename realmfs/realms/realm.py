@@ -16,6 +16,7 @@ from realmfs.realms.group import Group
 from realmfs.realms.lookup import FILE_SERVICE, MIN_TTL, RootServer, in_order
 from realmfs.realms.memory import Location, Memory, RealmMemory
 from realmfs.realms.server import Answer, Server, State
+from realmfs.realms.sides import within_reach
 from realmfs.realms.tokens import Held, News
 from realmfs.realms.types import ANYUSER
 from realmfs.realms.volume import Replica, Volume
@@ -49,6 +50,8 @@ class Realm:
         self._rng = random.Random()
         self._lookup_allowed = 0.0
         """When a lost server may cause the next look-up."""
+        self._lost: set[Server] = set()
+        """Servers lost since it was last looked for other addresses of theirs."""
 
     def __repr__(self) -> str:
         return f"<Realm {self.name}>"
@@ -147,11 +150,26 @@ class Realm:
             self._memory.touch()
 
     def lost(self, server: Server) -> None:
-        """Look the names up again, once in a while: a server that does not answer may have moved."""
+        """Look the names up again, once in a while: a server that does not answer may have moved.
+
+        Or it may have another address that can be reached (sides.py).
+        """
         now = trio.current_time()
         if now >= self._lookup_allowed:
             self._lookup_allowed = now + MIN_TTL
             self.expires = 0.0
+        self._lost.add(server)
+        self._context.background((self, "sides"), self._look_for_other_sides)
+
+    async def _look_for_other_sides(self) -> None:
+        """Locate volumes of lost servers anew if there are named servers that might be the lost ones."""
+        while self._lost:
+            lost, self._lost = self._lost, set()
+            for volume in list(self._volumes.values()):
+                servers = {replica.server for replica in volume.replicas}
+                told = {server.address[0] for server in servers}
+                if servers & lost and any(entry.address[0] not in told for entry in self.known.servers):
+                    await self._quietly(self._relocate, volume.name)
 
     # tokens
 
@@ -272,7 +290,10 @@ class Realm:
         old = self.known.by_id(info.id)
         if name == str(info.id):
             name = old.name if old else f"{info.id:08x}"
-        place = Location(info.id, name, info.type, tuple(places[slot] for slot in sorted(places)))
+        reached = await within_reach(
+            [places[slot] for slot in sorted(places)], self.server_at, self.root_servers
+        )
+        place = Location(info.id, name, info.type, tuple(reached))
         if place != old:
             self.known.remember(place)
             self._memory.touch()

@@ -12,6 +12,7 @@ from bench.ournode import NodeMount, mounted, private_environment, realmfs
 from bench.process import StepError
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
+from tests.interop.onebyone import through_each_server
 
 pytestmark = pytest.mark.timeout(240)  # each step starts programs on other nodes
 SENT_WITHIN = 30.0
@@ -225,27 +226,11 @@ def test_both_sides_make_the_same_name_in_one_directory(
 
 def versions(rig: Rig, place: Place, path: str) -> list[bytes]:
     """What the reference client reads when it sees only one of the servers, for each of them."""
-    found = []
-    for server in (1, 2, 3):
-        others = [one for one in (1, 2, 3) if one != server]
-        for one in others:
-            rig.control("server", str(one), "partition")
-        try:
-            rig.control("client", "2", "restart", "--init")
-            rig.login("client2", "alice", PASSWORDS["alice"])
-            limit = time.monotonic() + 30
-            while True:
-                try:
-                    found.append(place.read(path))
-                    break
-                except StepError:
-                    assert time.monotonic() < limit
-        finally:
-            for one in others:
-                rig.control("server", str(one), "heal")
-    rig.control("client", "2", "restart", "--init")
-    rig.login("client2", "alice", PASSWORDS["alice"])
-    return found
+
+    def login() -> None:
+        rig.login("client2", "alice", PASSWORDS["alice"])
+
+    return through_each_server(rig, 2, lambda: place.read(path), login)
 
 
 def _names(place: Place) -> list[str]:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from bench.ournode import NodeMount, mounted, private_environment
+from bench.process import StepError
 from bench.rig import OUR_NODE, Rig
 from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
+from tests.interop.onebyone import through_each_server
 
 SIZE = int(os.environ.get("GROUP_TEST_MIB", "512")) << 20
 TOGETHER = float(os.environ.get("GROUP_TEST_SECONDS", "300"))
@@ -138,7 +140,7 @@ def test_nobody_notices_the_death_of_the_server_that_sends(
     assert seen == {1, 2, 3}, "each in its turn, the SCM among them"
 
 
-@pytest.mark.timeout(290)
+@pytest.mark.timeout(400)
 def test_one_server_of_three_is_enough(rig: Rig, mount: NodeMount) -> None:
     top = tree(rig, mount)
     name = f"public/one{time.time_ns():x}"
@@ -167,6 +169,15 @@ def test_one_server_of_three_is_enough(rig: Rig, mount: NodeMount) -> None:
         here.run("ls", "-lR")
         for path in ("", "/old4", f"/new{left}", f"/dir{left}"):
             assert_equal(rig, mount, name + path)
+    there = Place(rig, "client2", f"/coda/{REALM}/{name}")
+
+    def look() -> tuple[str, str]:
+        return there.run("ls", "-R"), there.run("sh", "-c", "sha256sum old* new*")
+
+    wanted = here.run("ls", "-R"), here.run("sh", "-c", "sha256sum old* new*")
+    seen = through_each_server(rig, 2, look, lambda: None)
+    print(f"{len(here.names())} names through each server alone, sums equal: {seen == [wanted] * 3}")
+    assert seen == [wanted] * len(HOSTS)
     top.run("rm", "-r", name)
     drained(mount)
 
@@ -187,44 +198,50 @@ def writer(rig: Rig) -> Iterator[Place]:
 
 
 @pytest.mark.timeout(TOGETHER + 200)
-def test_two_clients_fill_one_directory_without_a_conflict(
-    rig: Rig, mount: NodeMount, writer: Place
-) -> None:
+def test_two_clients_fill_one_directory_without_a_conflict(rig: Rig, mount: NodeMount, writer: Place) -> None:
     top = tree(rig, mount)
     name = f"public/both{time.time_ns():x}"
     top.run("mkdir", name)
     drained(mount)
     here, there = top.below(name), writer.below(name)
-    seconds_until(there.exists, 30.0)
+    seconds_until(lambda: _usable(there), 30.0)  # it was started a moment ago
     script = (  # short names: the reference client sends lengths that end servers (realmfs/vice/detours.py)
-        "end=$(($(date +%s) + $1)); n=0; while [ $(date +%s) -lt $end ]; do n=$((n+1)); "
-        "echo $0 $n > $0$n || exit 1; [ $((n % 5)) = 0 ] && mv $0$n $0v$n; "
-        "[ $((n % 7)) = 0 ] && rm -f $0$((n-3));"
-        " sleep 0.2; done; echo $n"
+        "exec 2>/dev/null; end=$(($(date +%s) + $1)); n=0; bad=0; "
+        "while [ $(date +%s) -lt $end ]; do n=$((n+1)); "
+        "(echo $0 $n > $0$n) && { [ $((n % 5)) != 0 ] || mv $0$n $0v$n; } || bad=$((bad+1)); "
+        "[ $((n % 7)) = 0 ] && rm -f $0$((n-3)); sleep 0.2; done; echo $n $bad"
     )
-    counts: dict[str, int] = {}
+    counts: dict[str, list[int]] = {}
 
     def work(place: Place, who: str) -> None:
-        counts[who] = int(
-            place.rig.exec(
-                place.node, "sh", "-c", f'cd "$0" && exec sh -c \'{script}\' {who} {TOGETHER:.0f}', place.top,
-                user=place.user, within=TOGETHER + 60,
-            )
-        )  # fmt: skip
+        inside = f"cd \"$0\" && exec sh -c '{script}' {who} {TOGETHER:.0f}"
+        argv = ("sh", "-c", inside, place.top)
+        told = place.rig.exec(place.node, *argv, user=place.user, within=TOGETHER + 60)
+        counts[who] = [int(word) for word in told.split()]
 
     theirs = threading.Thread(target=work, args=(there, "t"))
     theirs.start()
     work(here, "o")
     theirs.join()
     assert counts.keys() == {"o", "t"}, "the servers may have died (docs/reference/protocol-notes.md)"
+    print(f"names made, and failures, here {counts['o']}, at the reference client {counts['t']}")
+    assert counts["o"][1] == 0
     there.integrate()
-    print(f"{counts}; drained in {drained(mount):.1f} s")
+    print(f"drained in {drained(mount):.1f} s")
     assert json.loads(mount.command("conflicts", "list", "--json")) == []
     seconds_until(lambda: here.names() == there.names(), 60.0)
     print(f"{len(here.names())} names on both sides")
     assert_equal(rig, mount, name)
     top.run("sh", "-c", f"rm -rf '{top.top}/{name}'")
     drained(mount)
+
+
+def _usable(place: Place) -> bool:
+    try:
+        place.run("touch", "try")
+    except StepError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("how", ["unmount", "disconnect", "kill", "kill and start again"])

@@ -1,4 +1,4 @@
-"""A realm served by three of our servers, used by the reference client, while servers of ours die and return."""
+"""Our realm on three servers, used by the reference client, while servers of ours die and return."""
 
 import json
 import os

@@ -30,6 +30,52 @@ async def test_a_file_that_is_older_somewhere(servers: World) -> None:
     assert resolves(servers) == [FILE], "in the background, at one server, and not at every look"
 
 
+async def test_what_another_client_is_changing_is_not_resolved(servers: World) -> None:
+    group = await servers.group()
+    assert (await group.get_attr(DIRECTORY, ANYUSER)).promised
+
+    async def go_round() -> None:
+        for slot in range(len(HOSTS)):
+            servers.put(DIRECTORY, vector(2, 2, 2, store=6), slots=(slot,))
+            await servers.peers[slot].break_promise(DIRECTORY)
+            await trio.sleep(0.3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_round)
+        await trio.sleep(0.1)
+        attributes = await group.get_attr(DIRECTORY, ANYUSER)
+    assert attributes.status.vv.versions[:3] == (2, 2, 2)
+    assert attributes.promised
+    assert resolves(servers) == []
+
+
+@pytest.mark.parametrize("breaks", [1, 1000])
+async def test_what_stays_different_is_resolved_in_the_end(servers: World, breaks: int) -> None:
+    group = await servers.group()
+    await group.get_attr(DIRECTORY, ANYUSER)
+    servers.put(DIRECTORY, vector(2, 1, 1, store=5), slots=(0,))
+
+    def resolve(_: Resolve) -> Code:
+        servers.put(DIRECTORY, vector(2, 2, 2, store=6))
+        return Code.SUCCESS
+
+    async def go_on() -> None:
+        for _ in range(breaks):
+            await servers.peers[0].break_promise(DIRECTORY)
+            await trio.sleep(0.1)
+
+    servers.peers[0].on[Resolve] = resolve
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on)
+        await trio.sleep(0.05)
+        start = trio.current_time()
+        attributes = await group.get_attr(DIRECTORY, ANYUSER)
+        assert 1 < trio.current_time() - start < 5
+        nursery.cancel_scope.cancel()
+    assert attributes.status.vv.versions[:3] == (2, 2, 2)
+    assert resolves(servers) == [DIRECTORY]
+
+
 async def test_a_directory_that_differs_is_resolved_first(servers: World) -> None:
     servers.put(DIRECTORY, vector(2, 1, 1, store=5), slots=(0,))
     first = servers.peers[0]
