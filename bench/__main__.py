@@ -20,6 +20,7 @@ from typing import NoReturn
 from bench import data, machine, offline, plan
 from bench.embedded import EmbeddedRealm
 from bench.measure import Bench
+from bench.ournode import compile_as_installed
 from bench.process import StepError
 from bench.results import Results
 from bench.rig import Rig
@@ -37,6 +38,7 @@ def main() -> int:
     runs = options.runs or (1 if options.quick else 3)
     limit = options.limit or (QUICK_LIMIT if options.quick else LIMIT)
     signal.signal(signal.SIGTERM, _leave)
+    compile_as_installed()
     with _room(options.dir) as room:
         about = machine.describe(room)
         copy = room / "data"

@@ -2,6 +2,7 @@
 them.
 """
 
+import compileall
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ MOUNT_PATIENCE = 20.0
 def realmfs(*argv: str) -> list[str]:
     """The command line of a realmfs command, run by this interpreter."""
     return [sys.executable, "-m", "realmfs", *argv]
+
+
+def compile_as_installed() -> None:
+    """Give this checkout the byte code that an installation has; each start makes it anew otherwise."""
+    compileall.compile_dir(REPOSITORY / "realmfs", quiet=2)
 
 
 def private_environment(files: Path) -> dict[str, str]:
