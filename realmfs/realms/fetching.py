@@ -219,8 +219,10 @@ class Transfer:
         if lost and answer.code is not Code.ERETRY:
             # One that forgot us, or whose tunnel broke, is there.
             self._fails(primary, answer.code.name)
-        if (lost and self.vv is not None) or (answer.code is Code.EAGAIN and offset):
+        elsewhere = offset and any(one.code is Code.EAGAIN for one in answers.values())
+        if (lost and self.vv is not None) or elsewhere:
             # A piece beyond the end of what has become shorter fails like a broken transfer (vice.md §5.2).
+            # And whoever refuses to go on has another version: the newest, perhaps.
             self._check(await get_attr(core, self.fid, self.user, self.patience))
         agreed = agree(core, self.fid, answers, statuses, self.patience)
         if isinstance(agreed, Code):

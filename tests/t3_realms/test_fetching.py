@@ -174,6 +174,17 @@ async def test_another_version_than_the_known_one(servers: World) -> None:
         assert caught.value.attributes.status.vv == vector(2, 2, 2)
 
 
+async def test_who_goes_on_with_an_old_version_is_told_of_the_newer_one(servers: World) -> None:
+    old, new = vector(2, 2, 2), vector(3, 3, 3, store=7)
+    servers.put(FILE, new, b"new" * 1000, slots=(1, 2))
+    servers.put(FILE, old, b"old" * 1000, slots=(0,))
+    group = await servers.group()
+    group.core.prefer(0)
+    with pytest.raises(VersionChangedError) as caught:
+        await group.fetch(FILE, ANYUSER, Bytes(), vv=old, length=3000, offset=1500)
+    assert caught.value.attributes.status.vv.versions[:3] == (3, 3, 3)
+
+
 async def test_a_change_between_two_pieces(servers: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "PIECE", 1000)
     group = await servers.group()
