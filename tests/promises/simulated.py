@@ -81,6 +81,11 @@ class Ledger:
         if number is not None and self.seen.pop((client, number), None) is not None:
             self.evictions += 1
 
+    def stories(self, marks: list[bytes]) -> str:
+        """Return the journals in which marks are spoken of."""
+        told = ["\n".join(journal) for journal in self.journals.values()]
+        return "\n\n".join(one for one in told if any(mark.decode() in one for mark in marks))
+
     def missing(self, found: bytes) -> list[bytes]:
         """Return the acknowledged marks that are nowhere in all that was found."""
         return sorted(mark for mark in self.acknowledged - self.replaced if mark not in found)

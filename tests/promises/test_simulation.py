@@ -380,7 +380,8 @@ class Simulation:
     async def check(self) -> None:
         """Compare what there is with what there must be."""
         servers = self.site.servers
-        assert not self.ledger.missing(self.everything()), "acknowledged, and gone"
+        missing = self.ledger.missing(self.everything())
+        assert not missing, f"acknowledged, and gone: {missing}\n{self.ledger.stories(missing)}"
         servers.assert_equal()
         assert not [node for n in servers.numbers for node in servers.conflicts(n) if node[0] & 1]
         for number, client in enumerate(self.clients):
