@@ -306,6 +306,8 @@ class Simulation:
         found = {node.name}
         for record in client.venus.core.conflicts.about(node.ino):
             found |= set(MARKS.findall(record.record))
+        if not node.is_directory:
+            found |= self._held_by_servers(node)
         with suppress(CodaError):
             for version in await client.venus.versions.all(ME, node):
                 if version.node.is_directory:
@@ -314,6 +316,14 @@ class Simulation:
                 else:
                     content = await client.venus.fetcher.whole(version.node, ME.uid)
                     found.add(bytes(content.read(0, MARK)))
+        return found
+
+    def _held_by_servers(self, node: Node) -> set[bytes]:
+        """Return what the replicas of a file hold, also those that a client cannot be shown just now."""
+        found, servers = set(), self.site.servers
+        for number in servers.numbers:
+            with suppress(AssertionError):  # it does not have the file
+                found.add(servers.data(number, node.fid)[:MARK])
         return found
 
     def _cut(self) -> None:
