@@ -1,13 +1,14 @@
 """Catching up: in the background, replicas that were away are brought to what the others have.
 
-Five things lead to work; all work is `Resolver.resolve` of one object after the other, directories first:
+Six things lead to work; all work is `Resolver.resolve` of one object after the other, directories first:
 
     a server is up (again)     the lowest-numbered server that is up compares, volume by volume, its survey
                                with the returned one's, and resolves what differs
     shells                     objects that resolution made without contents get them
     SWEEP seconds have passed  the same with all that are up, for what a client left half done
-    a second phase is missing  for PENDING_FOR seconds: somebody may not have executed the update, or, if the
-                               next update has overtaken it, the counters stay unequal
+    a second phase is missing  for PENDING_FOR seconds: somebody may not have executed the update
+    there is no mark of that   for PENDING_FOR seconds: the next update has overtaken the second phase, or it
+                               does not name everybody
     a replica is JOINING       it is new, or its server has lost its disk: off line for clients until filled
 
 A joining replica starts as the shell of a root. It resolves the root, then every shell that this has made,
@@ -69,7 +70,7 @@ class CatchUp:
         self._returned: set[int] = set()
         self._wake = trio.Event()
         self._pending: dict[Fid, float] = {}
-        self._overtaken: set[Fid] = set()
+        self._uneven: set[Fid] = set()
         self._busy = 0
         self._next_sweep = 0.0
         self._comparing = False
@@ -78,7 +79,7 @@ class CatchUp:
         peers.on_up = self.returned
         peers.on_realm = self.realm_changed
         resolver.to_follow = self.add
-        state.store.vnodes.on_overtaken = self._note_overtaken
+        state.store.vnodes.on_uneven = self._note_uneven
 
     async def run(self) -> None:
         """Work for ever."""
@@ -242,20 +243,18 @@ class CatchUp:
             "SELECT volume, vnode, uniq FROM vnode WHERE flags & 8 LIMIT ?", _MAX_PENDING
         )
         now, before = trio.current_time(), self._pending
-        self._pending = {
-            fid: before.get(fid, now) for fid in (*(Fid(*row) for row in rows), *self._overtaken)
-        }
+        self._pending = {fid: before.get(fid, now) for fid in (*(Fid(*row) for row in rows), *self._uneven)}
         for fid, since in list(self._pending.items()):
             if now - since > PENDING_FOR:
                 self._pending[fid] = now
-                self._overtaken.discard(fid)
+                self._uneven.discard(fid)
                 volume = self._store.volumes.find(fid.volume)
                 if volume is not None and self._store.volumes.replicas(volume) > 1:
                     self.add(volume.group_id, fid[1:])
 
-    def _note_overtaken(self, fid: Fid) -> None:
-        if len(self._overtaken) < _MAX_PENDING:
-            self._overtaken.add(fid)
+    def _note_uneven(self, fid: Fid) -> None:
+        if len(self._uneven) < _MAX_PENDING:
+            self._uneven.add(fid)
 
     # joining
 

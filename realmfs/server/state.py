@@ -199,3 +199,5 @@ class ServerState:
                     if len(slots) == self.store.volumes.replicas(volume):
                         self.store.elements.forget(vnode.fid, store_id)
                         self.store.elements.forget_past(vnode.fid)
+                    else:
+                        vnodes.on_uneven(vnode.fid)

@@ -71,8 +71,8 @@ class Vnodes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._directories: OrderedDict[Fid, Directory] = OrderedDict()
-        self.on_overtaken: Callable[[Fid], None] = lambda fid: None
-        """Told of objects that are updated while the second phase of the last update is missing."""
+        self.on_uneven: Callable[[Fid], None] = lambda fid: None
+        """Told of objects of which a replica may have missed an update or a second phase, without a mark."""
         database.on_foreign_change(self._directories.clear)
 
     def find(self, fid: Fid) -> Vnode | None:
@@ -114,7 +114,7 @@ class Vnodes:
     def count_update(self, fid: Fid, base: VersionVector, slot: int, store_id: StoreId) -> VersionVector:
         """Return the vector of an object that an update changes, for the caller to write."""
         if base.cop2_pending:
-            self.on_overtaken(fid)
+            self.on_uneven(fid)
         raised = base.raised([slot]).with_store_id(store_id)
         return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
 

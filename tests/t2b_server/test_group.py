@@ -223,6 +223,20 @@ async def test_a_second_phase_that_was_overtaken_is_made_up_for(
         assert servers.data(1, fid) == b"second"
 
 
+async def test_a_server_that_a_second_phase_does_not_name_gets_the_update(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """It was up all the time: only this client could not reach it."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"first", EVERYBODY)
+        await ann.write(fid, b"second", (1, 2))
+        await trio.sleep(PENDING_FOR + 2 * TICK)
+        await servers.settled()
+        servers.assert_equal()
+        assert servers.data(3, fid) == b"second"
+
+
 async def test_the_past_of_a_file_is_forgotten_when_all_have_it(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
