@@ -9,6 +9,9 @@ before anything else is done:
                 ──► some executed, some busy ──► the busy ones again, in slot order, up to 30 s ──► done
                 ──► nobody executed, some busy ──► EWOULDBLOCK to the caller
 
+The last holds for a replayed log even if others refuse it: who refuses may be behind, and those that are busy
+are often so because it is just being brought along.
+
 Two clients that send at the same time can each get one server and be busy at the other. From the second
 such clash in a row on, servers are asked one after the other in slot order, and the first one decides: who
 gets it gets all.
@@ -154,6 +157,8 @@ def conclusion(core: Core, answers: Answers, *, index: bool = True) -> Reintegra
         behind = any(slot not in slots and core.servers[slot].available for slot in core.servers)
         resolve = core.replicated and behind
         return Reintegrated(Code.SUCCESS, -1, slots, uncertain(answers), needs_resolve=resolve, known=known)
+    if code is not Code.EALREADY and any(answer.code is Code.EWOULDBLOCK for answer in answers.values()):
+        code = Code.EWOULDBLOCK
     blamed = _index(answers, code) if index else -1
     return Reintegrated(code, blamed, (), uncertain(answers), known=known)
 

@@ -488,7 +488,7 @@ class Sender:
             return True
         self._failures += 1
         if verdict.next is Next.UNKNOWN:
-            self._doubts += 1
+            self._doubts += outcome.uncertain  # servers that are only busy are no reason to give a record up
             self._slow_down()
             return False
         self._thaw(entries, outcome.code)

@@ -107,6 +107,15 @@ async def test_nobody_executed_and_some_are_busy(servers: World) -> None:
     assert trio.current_time() - start < 1
 
 
+async def test_a_refusal_does_not_count_while_others_are_busy(servers: World) -> None:
+    answers(servers.peers[1], Code.ENOENT)
+    for peer in (servers.peers[0], servers.peers[2]):
+        answers(peer, Code.EWOULDBLOCK)
+    result = await reintegrated(servers)
+    assert (result.code, result.index) == (Code.EWOULDBLOCK, -1)
+    assert not result.uncertain
+
+
 async def test_after_two_clashes_servers_are_asked_in_order(servers: World) -> None:
     for _ in range(2):
         answers(servers.peers[1], Code.EWOULDBLOCK)
