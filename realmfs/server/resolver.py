@@ -20,20 +20,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import trio
 
 from realmfs.rpc2.errors import BadPacket
 from realmfs.server.members import Member, OtherMember, OurMember
-from realmfs.server.merge import Lacking, Merged, maximum, merge
+from realmfs.server.merge import Lacking, Merged, MergedDirectory, maximum, merge
 from realmfs.server.peers import Peers
 from realmfs.server.planning import mark, plan
 from realmfs.server.repaired import settle_repaired
 from realmfs.server.replica import LocalReplica
 from realmfs.server.state import ServerState
-from realmfs.server.views import NOWHERE, Change, Guard, Node, ObjectView, Plan, ReplicaViews
+from realmfs.server.views import (
+    ATTRIBUTES,
+    NOWHERE,
+    Change,
+    Guard,
+    Node,
+    ObjectView,
+    Plan,
+    ReplicaViews,
+    Tomb,
+)
 from realmfs.server.volumes import JOINING
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import ObjectType, Order, VersionVector
@@ -213,12 +223,39 @@ class _Resolution:
         await _all(others, install)
 
     async def _forget(self, merged: Merged) -> None:
-        """If that were all replicas, nobody needs the tombs any more."""
+        """If that were all replicas, nobody needs the tombs any more, but for what is elsewhere still."""
         if merged.conflicts or not self._resolver.is_complete(self._group, self._members):
             return
-        settled = [(node, one.vv) for node, one in merged.directories.items() if one.tombs][:MAX_SETTLED]
-        if settled:
+        buried = {node: one for node, one in merged.directories.items() if one.tombs}
+        stragglers = await self._stragglers(buried.values()) if buried else set()
+        settled = [(node, one.vv) for node, one in buried.items() if node not in stragglers][:MAX_SETTLED]
+        if settled and self._resolver.is_complete(self._group, self._members):
             await _all(self._members, lambda member: member.forget(settled))
+
+    async def _stragglers(self, directories: Collection[MergedDirectory]) -> set[Node]:
+        """Return the directories from which something was removed that a replica still has at another place.
+
+        It was moved here before, of which that replica has not heard, either. Who resolves the other place
+        is led here by the tomb of the move, and needs that of the removal. What was removed from a directory
+        that was removed itself counts for where that was.
+        """
+        found: set[Node] = set()
+        level = _removed((one.node, one.tombs) for one in directories)
+        seen: set[Node] = set()
+        while level:
+            seen |= level.keys()
+            here, self._views = self._views, {slot: ReplicaViews(slot) for slot in self._views}
+            await self._look(sorted(n for n in level if n[0] & 1), sorted(n for n in level if not n[0] & 1))
+            views, self._views = list(self._views.values()), here
+            below: list[tuple[Node, tuple[Tomb, ...]]] = []
+            for node, tops in level.items():
+                rows = [view.objects.get(node) for view in views]
+                if len({row and (row.parent, row.links) for row in rows}) > 1:
+                    found |= tops
+                elif rows[0] is None and node[0] & 1:
+                    below += [(top, view.directories[node].tombs) for view in views for top in tops]
+            level = {node: tops for node, tops in _removed(below).items() if node not in seen}
+        return found
 
     async def _settle_marked(self, node: Node) -> None:
         """A directory in conflict: usable again if its replicas have been made equal, else marked at all."""
@@ -290,6 +327,16 @@ class _Resolution:
 
         await _all([member for member in self._members if member.place.slot not in sources], spread)
         await _all([member for member in self._members if member.place.slot in sources], spread)
+
+
+def _removed(buried: Iterable[tuple[Node, Sequence[Tomb]]]) -> dict[Node, set[Node]]:
+    """Return what tombs say was removed, each with those that the tombs were given with."""
+    removed: dict[Node, set[Node]] = {}
+    for top, tombs in buried:
+        for tomb in tombs:
+            if tomb.to == NOWHERE and tomb.name not in ATTRIBUTES:
+                removed.setdefault(tomb.child, set()).add(top)
+    return removed
 
 
 def _best(rows: list[ObjectView]) -> ObjectView | None:

@@ -111,6 +111,34 @@ async def test_names_made_on_both_sides_of_a_partition_merge(tmp_path: Path, aut
         assert servers.data(3, one) == b"1"
 
 
+@pytest.mark.parametrize("asked", [1, 3])
+@pytest.mark.parametrize("goes_too", [False, True], ids=["it stays", "it goes, too"])
+async def test_what_was_moved_and_removed_is_not_forgotten_with_the_place_it_was_moved_to(
+    tmp_path: Path, autojump_clock: Clock, asked: int, goes_too: bool
+) -> None:
+    """A server that missed both still has it at the old place, which is resolved after the new one."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        old = await ann.new_directory(b"old", EVERYBODY)
+        new = await ann.new_directory(b"new", EVERYBODY)
+        file = await ann.new_file(b"file", b"x", EVERYBODY, old)
+        way = await ann.new_directory(b"way", (1, 2), new)
+        await ann.update([ann.rename((old, b"file"), (way, b"file"), file)], (1, 2))
+        await ann.update([ann.remove(b"file", file, way)], (1, 2))
+        if goes_too:
+            await ann.update([ann.rmdir(b"way", way, new)], (1, 2))
+        for directory in (new, old, new):  # the last time only for the tombs that were still needed
+            await ann.resolve(asked, directory)
+        await servers.settled()
+        servers.assert_equal()
+        assert not servers.conflicts(1)
+        for number in EVERYBODY:
+            assert servers.names(number, old) == []
+            for directory in (old, new, way):
+                here = Fid(servers.volume(number).id, *directory[1:])
+                assert not servers.stores[number].elements.tombs(here)
+
+
 @conflicts
 async def test_the_same_name_on_both_sides_is_a_conflict(tmp_path: Path, autojump_clock: Clock) -> None:
     async with group(tmp_path) as (servers, nursery):
