@@ -112,8 +112,9 @@ class HandleStore:
         filled = [replica for replica in members if replica.slot in self.containers]
         answers = await self._fill_all(core, filled or members, seconds)
         full = [r for r in filled or members if answers[r.slot].code is Code.SUCCESS]
-        if full:
-            answers |= await self._close(core, full, record, seconds)
+        if full:  # having the contents is not having executed the record, and not all may be asked to
+            lacking = {slot: answer for slot, answer in answers.items() if answer.code is not Code.SUCCESS}
+            answers = lacking | await self._close(core, full, record, seconds)
         return conclusion(core, answers, index=False)
 
     async def _fill_all(self, core: Core, members: Sequence[Replica], seconds: float) -> Answers:
@@ -149,7 +150,7 @@ class HandleStore:
             await core.flush_cop2()
             answers = await update(core, full, self.user, call, Patience(seconds * CLOSE_FACTOR))
         for slot, answer in answers.items():
-            if answer.heard:
+            if answer.heard and answer.code is not Code.EWOULDBLOCK:  # who is busy is asked again
                 self._drop(slot)
         return answers
 

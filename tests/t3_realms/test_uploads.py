@@ -5,6 +5,7 @@ import pytest
 from realmfs.realms import handles
 from realmfs.realms.handles import HandleStore
 from realmfs.realms.types import ANYUSER
+from realmfs.realms.updating import ORDERED_FROM
 from realmfs.rpc2.transfer import BytesSource
 from realmfs.vice.calls import CloseReintHandle, OpenReintHandle, Reintegrate, SendReintFragment
 from realmfs.vice.errors import Code
@@ -85,6 +86,19 @@ async def test_a_closed_handle_names_no_record(servers: World) -> None:
     servers.each(done)
     result = await group.store_by_handle(HandleStore(FILE, BytesSource(DATA), ANYUSER), LOG)
     assert (result.code, result.index, result.known) == (Code.EALREADY, -1, (0, 1, 2))
+
+
+async def test_to_have_the_contents_is_not_to_have_executed_the_record(servers: World) -> None:
+    """After clashes servers are asked in order: if the first one is busy, the others are not asked."""
+    group = await servers.group()
+    group.core.contended = ORDERED_FROM
+    servers.peers[0].on[CloseReintHandle] = lambda _: Code.EWOULDBLOCK
+    store = HandleStore(FILE, BytesSource(DATA), ANYUSER)
+    result = await group.store_by_handle(store, LOG)
+    assert (result.code, result.update_set) == (Code.EWOULDBLOCK, ())
+    assert not any(peer.asked(CloseReintHandle) for peer in servers.peers[1:])
+    del servers.peers[0].on[CloseReintHandle]
+    assert (await group.store_by_handle(store, LOG)).update_set == (0, 1, 2)
 
 
 async def test_what_may_be_fatal_goes_to_one_server_first(servers: World) -> None:
