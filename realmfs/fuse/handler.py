@@ -7,7 +7,8 @@ So a handler here ends in an answer or an errno, whatever happens below:
     keeps its own patience, so this is a bug anything else      EIO, with the traceback in the log
 
 A handler that moves data has no deadline of its own here: it may go on as long as data advance, which only
-the cache manager sees. Cancellation passes through: it comes when the whole session ends.
+the cache manager sees. Nor has one that never waits. Cancellation passes through: it comes when the whole
+session ends.
 """
 
 import errno
@@ -16,8 +17,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 import trio
@@ -33,8 +33,7 @@ _AGAIN = 1.0  # s between the tries of who would rather wait
 _LARGEST_ERRNO = 133  # EHWPOISON, the last of Linux; libfuse refuses what is far above
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """A request that has no answer yet: the operation, and the trio time at which it came."""
 
     operation: str
@@ -107,7 +106,7 @@ def errno_of(error: BaseException) -> int | None:
     return error.errno if isinstance(error, pyfuse3.FUSEError) else None
 
 
-def handler(*, moves_data: bool = False) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
+def handler(*, deadline: bool = True) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
     """Turn an async method into a handler that lets out nothing but FUSEError (and cancellation)."""
 
     def decorate(method: Handler[S, P, R]) -> Handler[S, P, R]:
@@ -121,7 +120,7 @@ def handler(*, moves_data: bool = False) -> Callable[[Handler[S, P, R]], Handler
             try:
                 while True:
                     try:
-                        if moves_data:
+                        if not deadline:
                             answer = await method(self, *args, **kwargs)
                             number = 0
                             return answer

@@ -193,7 +193,7 @@ class Operations(pyfuse3.Operations):
         """Answer stat(2)."""
         return self._entry(await self._files.getattr(_caller(ctx), inode))
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def setattr(
         self,
         inode: pyfuse3.InodeT,
@@ -262,20 +262,20 @@ class Operations(pyfuse3.Operations):
                 return
             self._files.remember(entry.ino)
 
-    @handler()
+    @handler(deadline=False)
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Close a directory."""
         self._directories.pop(fh, None)
         await self._files.releasedir(fh)
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the directory's changes safe against power loss."""
         await self._files.fsyncdir(fh)
 
     # contents
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def open(
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
@@ -306,28 +306,28 @@ class Operations(pyfuse3.Operations):
         opened, attr = await self._files.create(_caller(ctx), parent_inode, name, mode, flags)
         return _file_info(opened), self._entry(attr)
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """Read at an offset; short only at the end of the file."""
         data = await self._files.read(fh, off, size)
         return data[:size]  # type: ignore[return-value]  # a memoryview will do, whatever the stubs say
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """Write at an offset."""
         return await self._files.write(fh, off, buf)
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """Take part in one close(2) of the file."""
         await self._files.flush(fh)
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the contents safe against power loss."""
         await self._files.fsync(fh, datasync)
 
-    @handler(moves_data=True)
+    @handler(deadline=False)
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """Let go of the file after its last close; nobody waits for the outcome."""
         await self._files.release(fh)

@@ -19,15 +19,14 @@ _TYPE_BITS = {
 }
 
 
-def attr_of(node: Node, settings: VenusSettings, parent: Node | None = None) -> Attr:
-    """Return the attributes of a node with status; `parent` is where it was looked up, if it was.
+def attr_of(node: Node, settings: VenusSettings, name_lasts: float = 0.0) -> Attr:
+    """Return the attributes of a node with status; its name, if it was looked up, is good for `name_lasts` s.
 
     The kernel may keep what a promise covers until we tell it otherwise. Directories have one link, so that
     find(1) does not count subdirectories behind mount links.
     """
     attr_timeout = settings.kernel_timeout if node.valid and node.shows is None else 0.0
-    lasting = parent is not None and node.shows is None  # a conflict may be over any time
-    entry_timeout = name_timeout(parent, settings) if parent is not None and lasting else 0.0
+    entry_timeout = name_lasts if node.shows is None else 0.0  # a conflict may be over any time
     if node.conflict:
         size = len(conflict_text(node.fid, node.volume.realm))
         return Attr(node.ino, stat.S_IFLNK | 0o644, 1, size, 0, 0, NOBODYS_GROUP, 0, 0.0, 0.0)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from realmfs.venus.access import Access
-from realmfs.venus.attributes import attr_of
+from realmfs.venus.attributes import attr_of, name_timeout
 from realmfs.venus.core import Core
 from realmfs.venus.face import ROOT_INODE, Caller, Entry, Opened
 from realmfs.venus.fetch import Fetcher
@@ -69,43 +69,53 @@ class Listings:
         hidden = self._core.conflicts.names_in(node.ino) - {entry[0] for entry in listing.entries}
         listing.entries += [(name, 0, 0) for name in sorted(hidden)]
 
-    async def read(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
+    async def fill(self, handle: int) -> None:
+        """List an open directory anew, for one who found it empty. Raises CodaError as `open` does."""
+        await self._fill(self.directory(handle))
+
+    def read(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries after `position`, at most `limit`."""
         listing = self.directory(handle)
-        if position == 0 and not listing.entries:
-            await self._fill(listing)
         chunk = listing.entries[position : position + min(limit, AT_ONCE)]
-        if listing.node.ino == ROOT_INODE:
+        parent = listing.node
+        if parent.ino == ROOT_INODE:
             return self._realm_entries(chunk, position)
-        damaged = (
-            self._core.cache.damage is not None
-        )  # then nothing new gets a number, but what is here is listed
+        if parent.shows is not None:  # no numbers: programs must look them up
+            return [Entry(name, parent.ino, None, position + i + 1) for i, (name, *_) in enumerate(chunk)]
+        held = self._core.conflicts.names_in(parent.ino)
+        lasts = name_timeout(parent, self._core.settings)
+        # Where the cache is damaged nothing new gets a number, but what is here is listed.
+        damaged = self._core.cache.damage is not None
         with nullcontext() if damaged else self._core.cache.transaction():
-            return [self._entry(listing.node, entry, position + i + 1) for i, entry in enumerate(chunk)]
+            return [
+                (self._held(parent, entry, position + i + 1) if not entry[1] or entry[0] in held else None)
+                or self._entry(parent, entry, lasts, position + i + 1)
+                for i, entry in enumerate(chunk)
+            ]
 
-    def _entry(self, parent: Node, entry: tuple[bytes, int, int], position: int) -> Entry:
+    def _held(self, parent: Node, entry: tuple[bytes, int, int], position: int) -> Entry | None:
+        """Return what a held object, or a directory on the way to one, is found under, if it is one."""
+        name, vnode, _ = entry
+        found = self._core.conflicts.at(parent.ino, name)
+        if found is None and not vnode:
+            # Where there is nothing any more, the conflict is over since the listing began.
+            found = self._core.conflicts.way(parent.ino, name) or parent
+        return Entry(name, found.ino, None, position) if found is not None else None
+
+    def _entry(self, parent: Node, entry: tuple[bytes, int, int], lasts: float, position: int) -> Entry:
         name, vnode, unique = entry
-        if parent.shows is not None:  # no number: programs must look it up
-            return Entry(name, parent.ino, None, position)
-        held = self._core.conflicts.at(parent.ino, name)
-        if held is None and not vnode:
-            held = self._core.conflicts.way(parent.ino, name)
-        if held is not None:
-            return Entry(name, held.ino, None, position)
-        if not vnode:  # the conflict is over since the listing began
-            return Entry(name, parent.ino, None, position)
-        volume = parent.volume
-        fid = Fid(volume.id, vnode, unique)
+        volume, core = parent.volume, self._core
         node = volume.nodes.get((vnode, unique))
-        if node is None and not volume.reachable:
-            node = self._core.nodes.get(volume, fid)
         if node is None:
-            return Entry(name, self._core.nodes.number(volume, fid), None, position)
-        if not node.valid or may_be_mount_link(node) or node.conflict:
-            return Entry(name, self._core.conflicts.shown(node).ino, None, position)
+            fid = Fid(volume.id, vnode, unique)
+            if volume.reachable:
+                return Entry(name, core.nodes.number(volume, fid), None, position)
+            node = core.nodes.get(volume, fid)
+        if not node.valid or node.conflict or may_be_mount_link(node):
+            return Entry(name, core.conflicts.shown(node).ino, None, position)
         parent.kernel_names.add(name)
         node.parent, node.name = parent.ino, name
-        return Entry(name, node.ino, attr_of(node, self._core.settings, parent), position)
+        return Entry(name, node.ino, attr_of(node, core.settings, lasts), position)
 
     def _realm_entries(self, chunk: list[tuple[bytes, int, int]], position: int) -> list[Entry]:
         entries = []

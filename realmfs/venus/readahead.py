@@ -210,16 +210,30 @@ class ReadAhead:
             if directory is None or len(directory) > room:
                 continue
             room -= len(directory)
-            with self._core.cache.transaction():
-                names = (name for name in directory.names() if name not in DOTS)
-                children = [self._child(node, directory, name) for name in names]
-            for child in children:
-                if child is not None and not child.gone and not child.valid:
+            for child in self._children(node, directory):
+                if not child.valid and not child.gone:
                     (runts if child.status is None else suspects).append(child)
         if directories:
             self._queue_status(runts, directories[0].volume, uid)
             asking = Portion("suspect", self._validator.look_ahead, _is_suspect, suspects, uid)
             self._queue(asking, self._core.settings.validate_batch)
+
+    def _children(self, parent: Node, directory: Directory) -> list[Node]:
+        """Return what is in a directory. Those in memory are found quickly: often that is all of them."""
+        nodes, found, absent = parent.volume.nodes, [], []
+        for name, vnode, unique in directory.items():
+            if name in DOTS:
+                continue
+            child = nodes.get((vnode, unique))
+            if child is not None:
+                found.append(child)
+            else:
+                absent.append(name)
+        if absent:
+            with self._core.cache.transaction():
+                children = [self._child(parent, directory, name) for name in absent]
+            found += [child for child in children if child is not None]
+        return found
 
     def _queue(self, portion: Portion, size: int) -> None:
         for start in range(0, len(portion.nodes), size):

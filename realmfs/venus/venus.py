@@ -28,7 +28,7 @@ from realmfs.rpc2.errors import BadPacket
 from realmfs.rpc2.transfer import Source
 from realmfs.venus.access import Access
 from realmfs.venus.acls import AccessLists
-from realmfs.venus.attributes import attr_of, no_such_name
+from realmfs.venus.attributes import attr_of, name_timeout, no_such_name
 from realmfs.venus.changing import SetMode, SetOwner, SetTime, StoreContents
 from realmfs.venus.commit import Committer
 from realmfs.venus.copies import Copies
@@ -91,12 +91,14 @@ def bounded(
             with trio.CancelScope(deadline=trio.current_time() + self.settings.patience):
                 return await call(self, *args, **kwargs)
             raise CodaError(Code.ETIMEDOUT, call.__name__)
-        except BadPacket as error:
-            raise CodaError(Code.EIO, str(error)) from error
-        except OSError as error:
-            raise CodaError.from_oserror(error) from error
+        except (BadPacket, OSError) as error:
+            raise _for_callers(error) from error
 
     return within
+
+
+def _for_callers(error: BadPacket | OSError) -> CodaError:
+    return CodaError.from_oserror(error) if isinstance(error, OSError) else CodaError(Code.EIO, str(error))
 
 
 class Venus:
@@ -259,7 +261,7 @@ class Venus:
             above.kernel_names.add(name)
         if node is None:
             return no_such_name(above, self.settings)
-        attr = attr_of(node, self.settings, above)
+        attr = attr_of(node, self.settings, name_timeout(above, self.settings))
         node.lookups += 1
         return attr
 
@@ -371,13 +373,21 @@ class Venus:
         self.readahead.opened(node, caller)
         return opened
 
-    @bounded
     async def readdir(self, handle: int, position: int, limit: int = AT_ONCE) -> Sequence[Entry]:
         """Return the next entries; waits for no status."""
-        entries = await self.listings.read(handle, position, limit)
+        if position == 0 and not self.listings.directory(handle).entries:
+            await self._list_again(handle)
+        try:
+            entries = self.listings.read(handle, position, limit)
+        except (BadPacket, OSError) as error:
+            raise _for_callers(error) from error
         if len(entries) < limit:
             self.readahead.listed(self.listings.directory(handle).node)
         return entries
+
+    @bounded
+    async def _list_again(self, handle: int) -> None:
+        await self.listings.fill(handle)
 
     async def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -436,7 +446,7 @@ class Venus:
     def _entered(self, node: Node, parent: Node, name: bytes) -> Attr:
         node.lookups += 1
         parent.kernel_names.add(name)
-        return attr_of(node, self.settings, parent)
+        return attr_of(node, self.settings, name_timeout(parent, self.settings))
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Read; goes on longer than the patience only while data comes."""
