@@ -125,7 +125,8 @@ class QuirkyServers(Servers):
         """Start again what died by itself."""
         while True:
             await trio.sleep(3.0)
-            for number in sorted(self._dead):
+            while self._dead:  # others stop and start servers while this one does
+                number = min(self._dead)
                 self.deaths += 1
                 await self.stop(number)
                 await self.start(number, nursery)
