@@ -97,7 +97,8 @@ class QuirkyServers(Servers):
         endpoint = Endpoint(port, rng=random.Random(next(self._starts)))
 
         def died() -> None:
-            self._dead.add(number)
+            if self._scopes.get(number) == (scope, stopped):  # else it is being stopped
+                self._dead.add(number)
             scope.cancel()
 
         server = QuirkyServer(self.stores[number], endpoint, self.quirks, died=died, clock=self.clock)
