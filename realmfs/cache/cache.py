@@ -164,6 +164,10 @@ class Cache:
         """Call `act` if the open transaction is rolled back: to put right what memory knows of it."""
         self._database.on_rollback(act)
 
+    def on_commit(self, act: Callable[[], None]) -> None:
+        """Call `act` after the open transaction has been committed."""
+        self._database.on_commit(act)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Bring changes to the disk every 5 s, for ever."""
         await self.durability.run(task_status=task_status)

@@ -235,12 +235,9 @@ class Conflicts:
         ours, rename = heir
         gone = {rename.sequence, *(entry.sequence for entry in self._core.conflicts.held(node.ino))}
         above, name = place_of(self._core.conflicts.held(node.ino)[0])
-        content = (await self._venus.fetcher.whole(ours, caller.uid)).share()
-        try:
+        async with self._venus.fetcher.contents(ours, caller.uid) as content:
             saved = archive.Saved(ours, self._core.nodes.by_number(above), name, content)
             return await self._keep_copy([entry for entry in entries if entry.sequence not in gone], saved)
-        finally:
-            content.close()
 
     async def _between_servers(
         self, caller: Caller, node: Node, params: messages.Settle

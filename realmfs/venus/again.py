@@ -13,7 +13,7 @@ from realmfs.rpc2.marshal import Packer
 from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
 from realmfs.venus.operation import UNSENT, Tools
-from realmfs.venus.theirs import fetch_directory
+from realmfs.venus.theirs import fetch_directory, fetch_unchanged
 from realmfs.vice import detours
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
@@ -50,7 +50,7 @@ class Again:
         """Return a directory as the servers have it. Raises CodaError ENOENT if they do not."""
         await self._core.enter(above.volume)
         try:
-            return await fetch_directory(self._core.group(above.volume), above.fid, uid)
+            return await fetch_unchanged(self._core.group(above.volume), above, uid)
         except CodaError as error:
             if error.code not in _GONE:
                 raise
@@ -98,8 +98,13 @@ class Again:
     def _remove(self, like: LogEntry, above: Node, name: bytes, theirs: Node, status: Status) -> None:
         kind = RemoveDir if theirs.is_directory else Remove
         last = theirs.is_directory or status.links <= 1
-        theirs.status = replace(status, links=0 if last else status.links - 1)
-        self._core.nodes.save(theirs)
+        links = 0 if last else status.links - 1
+        if theirs.ours:  # what is here rests on another version, and it will be seen whether that is theirs
+            self._core.nodes.change_status(theirs, links=links)
+        else:
+            if not theirs.same_version(status.vv):
+                theirs = self._core.replaced_elsewhere(theirs)
+            self._core.nodes.take_version(theirs, replace(status, links=links))
         record = kind(
             mtime=int(self._core.now()), store_id=UNSENT, parent=above.fid, name=name, fid=theirs.fid
         )

@@ -200,9 +200,7 @@ class Core:
             node = self.nodes.in_memory(number)
             if node is not None:
                 self.kernel_forget(node)
-                node.stored = False
-                node.container = None
-                self.nodes.leave(node)
+                self.nodes.evicted(node)
 
     def _tell_replaced(self, what: str, victim: Victim) -> None:
         if not self.events.watched:

@@ -7,7 +7,7 @@ Objects go back to the servers' version, or vanish if they were made here. For a
 are still about, the servers' names are taken, and those changes are made in them once more (`rebase`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from realmfs.cache.log import LogEntry, Role
 from realmfs.venus.conflicts import object_of
@@ -25,6 +25,8 @@ from realmfs.vice.types import Fid, Status
 _MAKES = (Create, MakeDir, SymLink)
 _MAKING = frozenset(kind.OPCODE for kind in _MAKES)
 _GONE = frozenset({Code.ENOENT, Code.VNOVNODE})
+ROUNDS = 4
+"""How often the servers are asked anew because what was asked about has changed here meanwhile."""
 
 
 class Discarder:
@@ -56,7 +58,8 @@ class Discarder:
     async def discard(self, caller: Caller, entries: Sequence[LogEntry]) -> None:
         """Give these records up: all about their objects (`resting_on`), or refused ones that have no effect.
 
-        Raises CodaError: EPERM for another user's, EWOULDBLOCK if one is on its way, ETIMEDOUT.
+        Raises CodaError: EPERM for another user's, EWOULDBLOCK if one is on its way or something else is
+        being done to the same objects, ETIMEDOUT.
         """
         if not entries:
             return
@@ -67,9 +70,15 @@ class Discarder:
         await core.enter(volume)
         made = {object_of(entry) for entry in entries if entry.opcode in _MAKING}
         objects = {object_of(entry) for entry in entries} - made
-        statuses = {number: await self._status(number, caller.uid) for number in objects}
         parents = {number for entry in entries for number, role in entry.about if role & Role.PARENT} - made
-        fresh = {number: await self._directory(number, caller.uid) for number in parents}
+        for _ in range(ROUNDS):
+            before = self._editions(objects | parents)
+            statuses = {number: await self._status(number, caller.uid) for number in objects}
+            fresh = {number: await self._directory(number, caller.uid) for number in parents}
+            if self._editions(objects | parents) == before:
+                break
+        else:
+            raise CodaError(Code.EWOULDBLOCK, "what these changes are about is being changed")
         current = [core.cache.log.get(entry.volume, entry.sequence) for entry in entries]
         still = [entry for entry in current if entry is not None]
         if any(entry.frozen for entry in still):
@@ -85,6 +94,9 @@ class Discarder:
         if not core.cache.log.summary(volume.key).records:
             volume.drained.unpark_all()
         core.shrunk.unpark_all()
+
+    def _editions(self, numbers: Iterable[int]) -> dict[int, int]:
+        return {number: self._core.nodes.by_number(number).edition for number in numbers}
 
     async def _status(self, number: int, uid: int) -> Status | None:
         node = self._core.nodes.by_number(number)
@@ -115,20 +127,16 @@ class Discarder:
 
     def _take_back(self, node: Node, status: Status | None, uid: int) -> None:
         core = self._core
-        if node.dirty and status is not None:  # a directory with other changes in it
-            core.nodes.change_status(
-                node, mode=status.mode, owner=status.owner, date=status.date, vv=status.vv
-            )
-            return
+        if node.dirty and status is not None:
+            if node.is_directory:  # with other changes in it; whether its names are theirs, nobody has looked
+                core.nodes.change_status(node, mode=status.mode, owner=status.owner, date=status.date)
+            return  # a file was changed again meanwhile, upon the version that it had then
         if status is None or node.status is None or node.status.links == 0:
             self._unmake(node)  # gone there as well; or removed here, and looked up anew from now on
             return
         node = core.replaced_elsewhere(node)
-        node.status = status
         node.rights[uid] = status.my_rights
-        node.edition += 1
-        node.promise = None
-        core.nodes.save(node)
+        core.nodes.take_version(node, status)
 
     def _restore(self, node: Node, fresh: tuple[Status, Directory] | None) -> None:
         core = self._core

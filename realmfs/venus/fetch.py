@@ -14,6 +14,8 @@ may still have to be fetched: what comes is kept if it is of the version that wa
 
 import logging
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -342,8 +344,29 @@ class Fetcher:
             node.content = None
             content.close()
 
+    @asynccontextmanager
+    async def contents(self, node: Node, uid: int) -> AsyncIterator[Container]:
+        """Lend out the container of a file when all of it is here, as to somebody who has opened it.
+
+        The status of the node is that of these contents when the block is entered.
+        """
+        node.readers += 1
+        try:
+            yield await self.whole(node, uid)
+        finally:
+            node.readers -= 1
+            self.left(node)
+
+    def left(self, node: Node) -> None:
+        """Do what is to be done when somebody has closed a file."""
+        if node.open:
+            return
+        self.settle(node)
+        if node.gone:
+            self._core.nodes.leave(node)
+
     async def whole(self, node: Node, uid: int) -> Container:
-        """Return the container of a file when all of it is here."""
+        """Return the container of a file when all of it is here, to somebody who has it open."""
         while True:
             content = await self.begin(node, uid)
             if content.whole and not content.filling:
@@ -422,8 +445,7 @@ class Fetcher:
                         offset=content.present.total,
                     )
             except VersionChangedError as changed:
-                content.present.remove(0, content.length)
-                self._validator.absorb(node, uid, changed.attributes, sample, edition, filling=True)
+                self._begin_anew(node, uid, content, changed, sample, edition)
                 continue
             self._take_in(node, uid, content, answer, sample, edition)
             return

@@ -166,11 +166,7 @@ class Files:
             self._core.logged(node.volume)  # a store that waited for the close may go now
         else:
             node.readers -= 1
-        if node.open:
-            return
-        self._fetcher.settle(node)
-        if node.gone:
-            self._core.nodes.leave(node)
+        self._fetcher.left(node)
 
     # -- data ------------------------------------------------------------------------------------------
 
@@ -214,11 +210,12 @@ class Files:
         """
         if length > FILE_LIMIT:
             raise CodaError(Code.EFBIG, node.label)
-        before = None if self._is_written(node) else node.status
+        was_written = self._is_written(node)
         content = await self._writable(node, caller, empty=length == 0)
         if length > content.length:
             await self._core.room(size=length - content.length)
             content = await self._writable(node, caller)
+        before = None if was_written else node.status  # of what a fetch may have brought meanwhile
         content.truncate(length)
         self._changed(node, caller)
         if at_once or not node.writers:

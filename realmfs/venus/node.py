@@ -30,9 +30,18 @@ When status may be used (client.md §2)
      a promise that holds                  yes
      otherwise                             ask: `realmfs.venus.validity`
 
-Data (contents, directory, symlink text) is always of the version that the status names: in memory and on
-disk a new version of the status and the loss of the old data are one step. So data may be used if the status
-may.
+Data (contents, directory, symlink text) is always of the version that the status names, or was changed here:
+in memory and on disk a new version of the status and the loss of the old data are one step. So data may be
+used if the status may. Whoever breaks this shows old contents as new ones, and what is then written over them
+is accepted by the servers: somebody's change is lost. Therefore
+
+  * the status of another version is taken in by `Nodes.take_version` alone, which lets go of the data, of the
+    container that is open (`content`) as well as of the row's; or by a fetch that is filling `content` with
+    the new data, and has forgotten there what it had of the old (`Validator.absorb`);
+  * who was filling or reading a container that the node has let go of may go on with it, but finds by
+    `node.content is content` that it is not the object's any more, and does not attach it;
+  * a transaction that is rolled back gives back status and data together, and the status is in doubt then;
+  * who lends a container out does so by `Fetcher.contents`, and then the node has it no more.
 
 Editions
 --------
@@ -222,6 +231,7 @@ class Node:
     def same_version(self, vv: VersionVector | None) -> bool:
         """Tell whether `vv` names the contents that our status speaks of.
 
+        Equal counters alone do not say so of a file: a server that lost updates may count to the same again.
         Equal store ids say so even where the counters differ (vice.md §6.1), but not of a directory in one
         place only: others change it in between, and the store id of our own last change stays on top. Where
         there are several replicas, servers give it an id of their own then (reintegration.md §2.7).
@@ -230,7 +240,7 @@ class Node:
             return False
         ours = self.status.vv
         if ours.compare(vv, ignore_inconsistent=True) is Order.EQUAL:
-            return True
+            return self.is_directory or ours.store_id == vv.store_id
         telling = not self.is_directory or self.volume.replicas > 1
         return telling and ours.weakly_equal(vv) and ours.store_id != (0, 0)
 
@@ -251,6 +261,17 @@ class Node:
     def hold(self, container: int | None, link: bytes | None) -> None:
         """These are its contents."""
         self.container, self.link = container, link
+
+    def hold_open(self, content: "Container | None") -> None:
+        """This is the container that is open."""
+        self.content = content
+
+    def return_to(self, status: Status | None) -> None:
+        """This is the status, as far as we know."""
+        self.status = status
+        self.promise = self.said = None
+        self.stale = status is not None
+        self.edition += 1
 
     def put(self, parent: int, name: bytes) -> None:
         """It is found under that name."""

@@ -15,13 +15,14 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from realmfs.cache.cache import Cache
+from realmfs.cache.container import Container
 from realmfs.cache.objects import Flags, ObjectRow
 from realmfs.venus.errand import waited_for
 from realmfs.venus.node import Node
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid
+from realmfs.vice.types import Fid, Status
 
 
 class Nodes:
@@ -146,6 +147,16 @@ class Nodes:
         if not node.open:
             self._by_number.pop(node.ino, None)
 
+    def evicted(self, node: Node) -> None:
+        """Note that the cache has let go of an object. Who is at work with it brings it here again."""
+        node.stored = False
+        node.container = node.link = node.directory = None
+        node.promise = node.said = None
+        node.stale = node.status is not None
+        node.edition += 1
+        node.version += 1
+        self._recent.pop(node.ino, None)
+
     def doubt(self, realm: int, uid: int) -> None:
         """Have a user's rights in a realm asked again, of nodes in memory and of those still on the disk."""
         self._doubts[realm] = self._doubts.get(realm, frozenset()) | {uid}
@@ -232,7 +243,10 @@ class Nodes:
             self._cache.on_rollback(lambda: setattr(node, "stored", True))
 
     def drop_data(self, node: Node) -> None:
-        """Forget contents, directory or link text; the status stays."""
+        """Forget contents, directory or link text; the status stays.
+
+        Whoever fills or reads the open container goes on with it, but it is not the object's any more.
+        """
         node.version += 1
         node.directory = None
         if node.stored:
@@ -241,6 +255,31 @@ class Nodes:
             self._cache.objects.update(node.ino, link=None)
         self._cache.on_rollback(partial(node.hold, node.container, node.link))
         node.container = node.link = None
+        if node.content is not None:
+            self._cache.on_rollback(partial(node.hold_open, node.content))
+            self._cache.on_commit(node.content.close)
+            node.content = None
+
+    def drop_other_data(self, node: Node, content: Container) -> None:
+        """Forget the contents of an older version, while `content` is filled with those of a new one."""
+        node.version += 1
+        if node.container not in (None, content.id):
+            self._cache.objects.attach(node.ino, None)
+            self._cache.on_rollback(partial(node.hold, node.container, node.link))
+            node.container = None
+
+    def take_version(self, node: Node, status: Status) -> None:
+        """Take in a status, and let go of the data if it is of another version: one step (node.py).
+
+        For a file that somebody has open call `Core.replaced_elsewhere` before.
+        """
+        if not node.same_version(status.vv):
+            self.drop_data(node)
+        self._cache.on_rollback(partial(node.return_to, node.status))
+        node.status = status
+        node.promise = node.said = None
+        node.edition += 1
+        self.save(node)
 
     def retire(self, node: Node) -> Node:
         """Give the fid of a node that is open a new number and a new node; the old one keeps what it has."""

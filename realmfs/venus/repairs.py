@@ -13,7 +13,8 @@ directory gets all names that any server has.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import trio
@@ -61,9 +62,7 @@ class Repairer:
             plan = await self.plan(caller, node, server)
             await self._apply(caller, node, plan.sections, plan.created)
         else:
-            await self._store(
-                caller, node, await self._status(chosen), await self._source(chosen.node, caller)
-            )
+            await self._store_version(caller, node, chosen)
         self._core.settled(node, f"server {chosen.name.decode()}")
 
     async def keep_both(self, caller: Caller, node: Node) -> list[str]:
@@ -86,14 +85,13 @@ class Repairer:
         if await self._resolved(node):
             raise CodaError(Code.EAGAIN, f"{node.label} is not in conflict any more")
         newest = _newest(await self._candidates(caller, node))
-        status = await self._status(newest)
-        source: Source
+        status = replace(self._status(newest), date=int(self._core.now()))
         if isinstance(contents, Node):
-            source = await self._source(contents, caller)
+            async with self._lent(contents, caller) as source:
+                await self._store(caller, node, replace(status, length=source.size), source)
         else:
-            source = BytesSource(contents)
-        now = int(self._core.now())
-        await self._store(caller, node, replace(status, length=source.size, date=now), source)
+            given = BytesSource(contents)
+            await self._store(caller, node, replace(status, length=given.size), given)
         self._core.settled(node, "contents")
 
     async def apply_fix_file(self, caller: Caller, node: Node, sections: Sequence[ReplicaRepair]) -> None:
@@ -125,7 +123,7 @@ class Repairer:
     async def _view(self, version: Version, caller: Caller) -> ReplicaView:
         directory = await self._tools.fetcher.directory(version.node, caller.uid)
         group = self._core.group(version.node.volume)
-        status = await self._status(version)
+        status = self._status(version)
         answer = await group.get_acl(version.node.fid, caller.uid)
         assert version.replica is not None
         names = {name: (vnode, unique) for name, vnode, unique in directory.items() if name not in DOTS}
@@ -155,7 +153,7 @@ class Repairer:
             steps = rounds(views, sections, (node.fid.vnode, node.fid.unique))
         except MisfitError as error:
             raise CodaError(Code.EINVAL, str(error)) from error
-        newest = await self._status(_newest(candidates))
+        newest = self._status(_newest(candidates))
         for step in steps or [[]]:
             data = pack_repair(step)
             await self._repair(caller, node, replace(newest, length=len(data)), BytesSource(data))
@@ -204,12 +202,12 @@ class Repairer:
         seen = {newest.node.status.vv.store_id if newest.node.status else None}
         names = []
         for version in candidates:
-            status = await self._status(version)
+            status = self._status(version)
             if status.vv.store_id in seen:
                 continue
             seen.add(status.vv.store_id)
             names.append(await self._keep_beside(caller, above, node.name, version, status))
-        await self._store(caller, node, await self._status(newest), await self._source(newest.node, caller))
+        await self._store_version(caller, node, newest)
         return [name.decode("utf-8", "replace") for name in names]
 
     async def _keep_beside(
@@ -220,14 +218,22 @@ class Repairer:
         if status.type is ObjectType.SYMLINK:
             text = await self._tools.fetcher.link(version.node, caller.uid)
             return await self._copies.link_beside(author, above, name, tag, text)
-        content = await self._tools.fetcher.whole(version.node, caller.uid)
-        with content.share():
+        async with self._tools.fetcher.contents(version.node, caller.uid) as content:
             return await self._copies.beside(author, above, name, tag, status.mode, content)
 
-    async def _source(self, node: Node, caller: Caller) -> Source:
+    @asynccontextmanager
+    async def _lent(self, node: Node, caller: Caller) -> AsyncIterator[Source]:
+        """Lend out what a file or link holds; the node's status is of the same version."""
         if node.type is ObjectType.SYMLINK:
-            return BytesSource(await self._tools.fetcher.link(node, caller.uid))
-        return Contents(await self._tools.fetcher.whole(node, caller.uid))
+            yield BytesSource(await self._tools.fetcher.link(node, caller.uid))
+            return
+        async with self._tools.fetcher.contents(node, caller.uid) as content:
+            yield Contents(content)
+
+    async def _store_version(self, caller: Caller, node: Node, version: Version) -> None:
+        """Have all servers hold one server's version."""
+        async with self._lent(version.node, caller) as source:
+            await self._store(caller, node, self._status(version), source)
 
     async def _store(self, caller: Caller, node: Node, status: Status, source: Source) -> None:
         if source.size != status.length:
@@ -246,7 +252,7 @@ class Repairer:
             raise CodaError(Code.ETIMEDOUT, f"no server shows its version of {node.label}")
         return found
 
-    async def _status(self, version: Version) -> Status:
+    def _status(self, version: Version) -> Status:
         if version.node.status is None:
             raise CodaError(Code.EAGAIN, version.node.label)
         return version.node.status
@@ -278,6 +284,8 @@ class Repairer:
             if code is not Code.SUCCESS:
                 server = group.core.servers[slot]
                 raise CodaError(code, f"{server} refuses to repair {node.label}")
+        if node.ours:  # what was refused of ours is settled next, and may be given up then
+            return
         with self._core.cache.transaction():
             fresh = self._core.replaced_elsewhere(node)
         fresh.promise, fresh.stale = None, True

@@ -27,6 +27,7 @@ from realmfs.venus.flight import full_record
 from realmfs.venus.node import Node
 from realmfs.venus.operation import Tools
 from realmfs.venus.removing import RemoveName
+from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import (
     AnyRecord,
@@ -154,6 +155,9 @@ class Settler:
         if node.is_directory:
             await self._again.require_empty(node, node.fid, caller.uid)
         with self._core.cache.transaction():
+            if not (node.is_directory or node.gone or node.same_version(theirs.vv) or self._stores(node)):
+                self._require_closed(node)  # it has other names
+                self._core.nodes.drop_data(node)
             self._core.nodes.change_status(node, vv=theirs.vv)
             self._release(node)
 
@@ -176,9 +180,10 @@ class Settler:
     async def _change_all_the_same(self, caller: Caller, node: Node, entry: LogEntry) -> None:
         theirs = await self._theirs(node, caller.uid)
         make = None if theirs is not None else await self._anew(caller, node, *self._place(node))
+        names = await self._names(node, theirs, caller.uid)
         with self._core.cache.transaction():
             if theirs is not None:
-                self._adopt(node, theirs)
+                self._adopt(node, theirs, names)
             elif make is not None:
                 make(entry)
             self._release(node)
@@ -186,14 +191,31 @@ class Settler:
     async def _anew(self, caller: Caller, node: Node, above: Node, name: bytes) -> Step:
         return await self._again.file_anew(caller, node, above, name)
 
-    def _adopt(self, node: Node, theirs: Status) -> None:
-        """Let what was changed here rest on the servers' version. Inside a transaction."""
-        records = [full_record(self._core, entry) for entry in self._core.conflicts.about(node.ino)]
-        if node.is_directory or any(isinstance(record, Store) for record in records):
-            self._core.nodes.change_status(node, vv=theirs.vv, links=theirs.links)
-            return
+    async def _names(self, node: Node, theirs: Status | None, uid: int) -> tuple[Status, Directory] | None:
+        """Return what `_adopt` needs of a directory: its names belong to the version."""
+        if theirs is None or not node.is_directory:
+            return None
+        return await self._again.names(node, uid)
+
+    def _stores(self, node: Node) -> bool:
+        """Tell whether contents that were written here wait to be sent."""
+        return any(entry.opcode == Store.OPCODE for entry in self._core.conflicts.about(node.ino))
+
+    def _require_closed(self, node: Node) -> None:
         if node.open:
             raise CodaError(Code.EBUSY, f"{node.label} is open")
+
+    def _adopt(self, node: Node, theirs: Status, names: tuple[Status, Directory] | None) -> None:
+        """Let what was changed here rest on the servers' version. Inside a transaction."""
+        if names is not None:
+            self._discarder.rebase(node, *names)
+            self._core.kernel_forget(node, pages=True)
+            return
+        if self._stores(node):
+            self._core.nodes.change_status(node, vv=theirs.vv, links=theirs.links)
+            return
+        self._require_closed(node)
+        records = [full_record(self._core, entry) for entry in self._core.conflicts.about(node.ino)]
         mine: dict[str, int] = {}
         for record in records:
             if isinstance(record, Utimes):
@@ -221,8 +243,9 @@ class Settler:
             return
         old_name = await self._present_name(caller, node, parents[0], record.old_name)
         clear = await self._again.clear(caller, node, parents[-1], record.new_name)
+        names = await self._names(node, theirs, caller.uid)
         with self._core.cache.transaction():
-            self._adopt(node, theirs)
+            self._adopt(node, theirs, names)
             if old_name != record.old_name:
                 self._rewrite(entry, replace(record, old_name=old_name))
             self._release(node)

@@ -15,6 +15,7 @@ who has them open: then the name gets a new node, and the old one lives on for i
 "inodes").
 """
 
+import functools
 import logging
 from collections.abc import Hashable, Sequence
 
@@ -247,7 +248,8 @@ class Validator:
     ) -> bool:
         """Take in what the servers say of an object; tell whether it counts (see the head of the file).
 
-        `filling`: its data came along, so what is here of another version is not forgotten but replaced.
+        `filling`: its data came along, or comes into `node.content`, where what was of another version has
+        been forgotten: that container stays the object's.
         """
         if node.edition != edition or node.ours or node.gone:
             return False
@@ -260,18 +262,26 @@ class Validator:
                 self._promise(node, answer, sample)
                 return True
             node.edition += 1
-            if filling:
-                node.version += 1
-                self._core.kernel_forget(node, pages=True)
-            else:
-                with self._core.cache.transaction():
-                    node = self._core.replaced_elsewhere(node)
+            with self._core.cache.transaction():
+                node = self._let_go(node, filling=filling)
         sha = trusted_sha(answer)
         if sha:
             node.told = sha, new.vv
         self._know(node, uid, new)
         self._promise(node, answer, sample)
         return True
+
+    def _let_go(self, node: Node, *, filling: bool) -> Node:
+        """Forget data of another version than the servers'. Inside a transaction; returns the fid's node."""
+        content = node.content
+        if not filling or not (content is None or content.filling):
+            return self._core.replaced_elsewhere(node)
+        self._core.kernel_forget(node, pages=True)
+        if content is None:
+            self._core.nodes.drop_data(node)
+        else:
+            self._core.nodes.drop_other_data(node, content)
+        return node
 
     @staticmethod
     def _promise(node: Node, answer: Attributes, sample: Promise) -> None:
@@ -285,12 +295,13 @@ class Validator:
         if not node.same_version(status.vv):
             node.doubted = frozenset(node.rights)  # its access list may be another
         self._learn_rights(node, uid, status)
-        node.status = status
+        before, node.status = node.status, status
         if status.parent != (0, 0) and not node.parent:
             parent = Fid(node.fid.volume, *status.parent)
             node.parent = self._core.cache.inodes.find(node.volume.realm_id, parent) or 0
         self._core.place(node)
         with self._core.cache.transaction():
+            self._core.cache.on_rollback(functools.partial(node.return_to, before))
             self._core.nodes.save(node)
 
     def _learn_rights(self, node: Node, uid: int, status: Status) -> None:

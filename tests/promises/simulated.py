@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from realmfs.vice.types import Fid, StoreId
+
 MARK = 9
 """Bytes of a mark."""
 
@@ -33,6 +35,8 @@ class Ledger:
     evictions: int = 0
     journals: dict[int, list[str]] = field(default_factory=dict)
     """By file: what was done to it and seen of it, for whoever has to find out why a run failed."""
+    versions: dict[tuple[Fid, StoreId], bytes] = field(default_factory=dict)
+    """The contents of each version of a file, as whoever was looked at first has it."""
     _count: int = 0
 
     def mark(self, kind: str) -> bytes:
@@ -80,6 +84,11 @@ class Ledger:
         self.tell(name, f"client {client} says that its cache has let go of it")
         if number is not None and self.seen.pop((client, number), None) is not None:
             self.evictions += 1
+
+    def holds(self, fid: Fid, version: StoreId, data: bytes, what: str) -> None:
+        """Note what somebody has of a version of a file; fail if others have something else of it."""
+        known = self.versions.setdefault((fid, version), data)
+        assert data == known, f"{what} {data!r}, but that version is {known!r}"
 
     def stories(self, marks: list[bytes]) -> str:
         """Return the journals in which marks are spoken of."""

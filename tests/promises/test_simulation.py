@@ -29,6 +29,7 @@ import trio
 
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.limits import Limits
+from realmfs.cache.objects import Flags
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.protocol import ControlError
@@ -56,12 +57,19 @@ AWAY = frozenset({Code.ETIMEDOUT, Code.EWOULDBLOCK, Code.EAGAIN, Code.ENOSPC})
 CONFLICT = frozenset({Code.EISDIR, Code.EINCONS, Code.EROFS, Code.ENOTDIR, Code.ELOOP, Code.EIO})
 """What may happen to names that lead to several versions."""
 MARKS = re.compile(rb"[fdv]\d{8}")
-AUTHOR = Caller(ME.uid, ME.gid, 0, kernel=False)
+OWNER = Caller(ME.uid, ME.gid, 0, kernel=False)
 Act = Callable[[MortalClient, int], Awaitable[None]]
 
 
 class Gone(Exception):  # noqa: N818  # it is what happens to names, not a mistake
     """A name that a client had seen is not there."""
+
+
+class OwnersConflicts(Conflicts):
+    """The conflicts as the daemon's owner sees them: all of them."""
+
+    def _may_see(self, caller: Caller, node: Node) -> bool:
+        return True
 
 
 class Simulation:
@@ -81,6 +89,27 @@ class Simulation:
 
     # -- one operation ---------------------------------------------------------------------------------
 
+    def check_versions(self, number: int) -> None:
+        """Fail unless what a client has of each file is of the version that it believes to have."""
+        core = self.clients[number].venus.core
+        for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
+            node = core.nodes.in_memory(ino)
+            row = core.cache.objects.load(ino) if node is None else None
+            if (node is not None and node.ours) or (row is not None and row.flags & Flags.DIRTY):
+                continue
+            known = node or row
+            if known is None or known.status is None or known.fid.is_directory:
+                continue
+            content = node.content if node is not None else None
+            if content is None and known.container is not None:
+                with core.cache.containers.open(known.container) as opened:
+                    data = opened.read(0, MARK) if opened.whole else None
+            else:
+                data = content.read(0, MARK) if content is not None and content.whole else None
+            if data is not None:
+                what = f"client {number} has of {known.name!r} {known.fid} {known.status.vv}"
+                self.ledger.holds(known.fid, known.status.vv.store_id, data, what)
+
     async def operate(self, number: int) -> None:
         """Do one thing at one client; a refusal is no promise, but needs a reason."""
         client = self.clients[number]
@@ -95,6 +124,7 @@ class Simulation:
             self._refused(client, number, act.__name__, Code.ENOENT)
         else:
             self.counts[act.__name__] += 1
+        self.check_versions(number)
 
     _at = ""
     """The path that is worked on."""
@@ -129,7 +159,8 @@ class Simulation:
         """Whether a client has an object of these names in conflict, or the root, or a server has any."""
         mine = {node.name for node in client.venus.core.conflicts.all()}
         theirs = any(self.site.servers.conflicts(n) for n in self.site.servers.numbers)
-        return theirs or bool(mine & {b"", *names})
+        files = {self.ledger.files.get(name, name) for name in mine}  # it may be shown under another name
+        return theirs or b"" in mine or any(self.ledger.files.get(name, name) in files for name in names)
 
     # -- choosing --------------------------------------------------------------------------------------
 
@@ -287,19 +318,30 @@ class Simulation:
         """Settle the conflicts that a client knows of, as a person would; of files one version may go."""
         client = self.clients[number]
         for node in client.venus.core.conflicts.all():
-            keep = "both" if node.is_directory else self.rng.choice(["local", "server", "both"])
             versions = await self._versions(client, node)
-            settle = Conflicts(client.venus, client.directory).methods(AUTHOR)["conflicts.settle"]
+            choice = await self._choice(client, node)
+            settle = OwnersConflicts(client.venus, client.directory).methods(OWNER)["conflicts.settle"]
             try:
-                await settle.run(messages.Settle(id=node.ino, keep=keep))
+                await settle.run(choice)
             except (ControlError, CodaError, CacheFull) as error:
-                print(f"not settled with {keep}: {node}: {error}")
-                self.counts["not settled"] += 1
+                print(f"not settled with {choice.keep}: {node}: {error}")
+                self.counts[f"not settled with {choice.keep}"] += 1
                 continue
-            self.counts["settled"] += 1
-            self.ledger.tell(node.name, f"client {number} settled with {keep}: {versions}")
+            self.counts[f"settled with {choice.keep}"] += 1
+            how = f"{choice.keep} {choice.server or ''}"
+            self.ledger.tell(node.name, f"client {number} settled with {how}: {versions}")
             for mark in versions:
                 self.ledger.gone(mark)
+
+    async def _choice(self, client: MortalClient, node: Node) -> messages.Settle:
+        """Choose what to keep of an object in conflict."""
+        ways = ["both"] if node.is_directory else ["server", "both"]
+        if not node.is_directory and client.venus.core.conflicts.held(node.ino):
+            ways.append("local")
+        keep, server = self.rng.choice(ways), None
+        if keep == "server" and node.conflict:
+            server = address(self.rng.choice(self.site.servers.numbers))
+        return messages.Settle(id=node.ino, keep=keep, server=server)
 
     async def _versions(self, client: MortalClient, node: Node) -> set[bytes]:
         """Return the contents or names that the versions of an object in conflict have: some may go."""
@@ -314,8 +356,8 @@ class Simulation:
                     directory = await client.venus.fetcher.directory(version.node, ME.uid)
                     found |= set(directory.names())
                 else:
-                    content = await client.venus.fetcher.whole(version.node, ME.uid)
-                    found.add(bytes(content.read(0, MARK)))
+                    async with client.venus.fetcher.contents(version.node, ME.uid) as content:
+                        found.add(bytes(content.read(0, MARK)))
         return found
 
     def _held_by_servers(self, node: Node) -> set[bytes]:

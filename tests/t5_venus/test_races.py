@@ -16,6 +16,7 @@ import trio.testing
 from realmfs.cache.errors import CacheFull, Damage
 from realmfs.realms.group import Group
 from realmfs.realms.types import ANYUSER, Reintegrated
+from realmfs.venus.custody import Custody
 from realmfs.venus.face import ROOT_INODE, Caller, Changes
 from realmfs.venus.fetch import _Whole
 from realmfs.venus.node import Node
@@ -630,3 +631,32 @@ async def test_a_directory_that_others_disturb_is_tried_for_most_of_the_patience
             await a.venus.opendir(ME, ino)
         assert trio.current_time() - started < a.settings.patience
         assert next(times) > min(disturbed, 20)
+
+
+async def test_what_goes_from_the_cache_while_somebody_looks_at_it_is_brought_again(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """It is there, at the servers: only nothing of it is here."""
+    async with world(tmp_path, latency=0.1) as w:
+        a, b = await w.client(), await w.client()
+        await a.mkdir(f"{ROOT}/d")
+        await a.write(f"{ROOT}/d/x", b"1")
+        await a.drained()
+        ino = (await b.look(f"{ROOT}/d")).ino
+        assert await b.ls(f"{ROOT}/d") == ["x"]
+        await Custody(b.venus.core).drop(b.venus.core.nodes.by_number((await b.look(f"{ROOT}/d/x")).ino))
+        await a.write(f"{ROOT}/d/y", b"2")
+        await a.drained()
+        await trio.sleep(30)
+        found: list[bytes] = []
+
+        async def look() -> None:
+            handle = (await b.venus.opendir(ME, ino)).handle
+            found.extend(entry.name for entry in await b.venus.readdir(handle, 0))
+            await b.venus.releasedir(handle)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await trio.sleep(0.15)
+            await Custody(b.venus.core).drop(b.venus.core.nodes.by_number(ino))
+        assert {b"x", b"y"} <= set(found)
