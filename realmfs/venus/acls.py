@@ -16,12 +16,14 @@ with several negative entries (directories.md §5.4): therefore the reading back
 import logging
 from collections.abc import Callable
 
+from realmfs.cache.log import Role
 from realmfs.venus.core import Core
 from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
 from realmfs.venus.validity import Validator
 from realmfs.vice.acl import AccessList
 from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.log import MakeDir
 from realmfs.vice.types import Status
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class AccessLists:
         """Return the access list of a directory, a line for each entry. Raises CodaError."""
         self._require_directory(node)
         await self._core.enter(node.volume)
+        if self._is_new(node):
+            await self._sent(node)
         return (await self._read(caller, node))[0].text
 
     async def set_text(self, caller: Caller, node: Node, text: str) -> None:
@@ -80,6 +84,11 @@ class AccessLists:
     def _require_directory(self, node: Node) -> None:
         if not node.is_directory or node.conflict or node is self._core.top:
             raise CodaError(Code.EOPNOTSUPP, "only directories have access lists")
+
+    def _is_new(self, node: Node) -> bool:
+        """Tell whether the servers have not got the directory yet."""
+        about = self._core.cache.log.about(node.ino) if node.dirty else ()
+        return any(entry.opcode == MakeDir.OPCODE and role & Role.OBJECT for entry, role in about)
 
     async def _sent(self, node: Node) -> None:
         """Wait until no change of the directory waits to be sent; the caller's patience bounds it."""

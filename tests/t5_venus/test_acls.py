@@ -126,3 +126,18 @@ async def test_a_list_that_servers_mix_up_is_told(
         monkeypatch.setattr(Group, "set_acl", mixed_up)
         with refused(errno.EIO):
             await set_list(a, f"{ROOT}/d", "alice all\nbob rl")
+
+
+async def test_the_list_of_a_directory_made_here_is_read_once_the_servers_have_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path, anyuser=READ_ONLY) as w:
+        _, a, _ = await prepared(w)
+        await a.drained()
+        await a.mkdir(f"{ROOT}/e")
+        assert a.pending
+        assert "alice rlidwka" in await get_list(a, f"{ROOT}/e")
+        a.offline()
+        await a.mkdir(f"{ROOT}/g")
+        with refused(errno.ETIMEDOUT):
+            await get_list(a, f"{ROOT}/g")
