@@ -261,10 +261,15 @@ class ModifyLog:
         query = "SELECT time FROM log WHERE volume = ? ORDER BY sequence LIMIT 1"
         return LogSummary(records, size, self._database.value(query, (volume,)) or 0)
 
-    def writeback(self) -> tuple[float, float] | None:
-        """Return the age and the time that `set_writeback` has set."""
-        row = self._database.row("SELECT age, time FROM writeback")
-        return None if row is None else (row[0], row[1])
+    def writeback(self) -> tuple[float, float, bool] | None:
+        """Return what `set_writeback` has set."""
+        row = self._database.row("SELECT age, time, paused FROM writeback")
+        return None if row is None else (row[0], row[1], bool(row[2]))
+
+    def own_writebacks(self) -> dict[int, tuple[float, float]]:
+        """Return the age and the time of each volume that has its own."""
+        rows = self._database.rows("SELECT volume, age, time FROM writeback_volume")
+        return {volume: (age, time) for volume, age, time in rows}
 
     # -- changing; inside a transaction ------------------------------------------------------------------
 
@@ -432,9 +437,18 @@ class ModifyLog:
         query = "UPDATE log SET handle = ? WHERE volume = ? AND sequence = ?"
         self._database.write(query, (handle, entry.volume, entry.sequence))
 
-    def set_writeback(self, age: float, time: float) -> None:
-        """Keep how long records wait at least, and how long a batch may take."""
-        self._database.write("INSERT OR REPLACE INTO writeback VALUES (1, ?, ?)", (age, time))
+    def set_writeback(self, age: float, time: float, paused: bool) -> None:
+        """Keep how long records wait at least, how long a batch may take, and whether all of them wait."""
+        query = "INSERT OR REPLACE INTO writeback (id, age, time, paused) VALUES (1, ?, ?, ?)"
+        self._database.write(query, (age, time, paused))
+
+    def set_own_writeback(self, volume: int, age: float, time: float) -> None:
+        """Keep age and time of one volume."""
+        self._database.write("INSERT OR REPLACE INTO writeback_volume VALUES (?, ?, ?)", (volume, age, time))
+
+    def forget_own_writeback(self, volume: int) -> None:
+        """Forget what was set for one volume."""
+        self._database.write("DELETE FROM writeback_volume WHERE volume = ?", (volume,))
 
     def unblock(self, volume: int) -> None:
         """Let records that were refused be sent again."""

@@ -184,4 +184,13 @@ INLINE = """
 ALTER TABLE container ADD COLUMN data BLOB;
 """
 
-STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK, IDENTITY, INLINE)
+OWN_WRITEBACK = """
+CREATE TABLE writeback_volume (      -- what was set for single volumes
+    volume      INTEGER PRIMARY KEY, -- volume key
+    age         REAL NOT NULL,       -- as in writeback
+    time        REAL NOT NULL
+);
+ALTER TABLE writeback ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;  -- 1 = nothing is sent by itself
+"""
+
+STEPS: tuple[str, ...] = (BASE, HOARD, PROFILES, WRITEBACK, IDENTITY, INLINE, OWN_WRITEBACK)

@@ -89,7 +89,7 @@ class Habits:
             222: _hoard_verify,
             224: _hoard_on,
             225: _hoard_off,
-            238: _write_disconnect,
+            238: _write_disconnect_all,
             239: _force_all,
         }
 
@@ -186,7 +186,7 @@ async def _unlog(job: _Job) -> bytes:
 async def _volume_status(job: _Job) -> bytes:
     local = len(job.data) == 4 and struct.unpack("=i", job.data) == (1,)
     told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=local)
-    policy: messages.Writeback = await job.call("writeback")
+    policy: volumemessages.Writeback = await job.call("writeback", volume=f"{told.name}@{told.realm}")
     status = _VOLUME_STATUS.pack(
         told.id, 0, 1, 1, 1, 0, told.type, 0, told.max_quota or 0, told.blocks_used or 0,
         told.partition_free or 0, told.partition_size or 0, 0,
@@ -198,7 +198,7 @@ async def _volume_status(job: _Job) -> bytes:
             _AFTER_NAME.pack(_STATES[told.state], told.conflict, told.pending),
             _c(told.offline),
             _c(told.motd),
-            _AT_THE_END.pack(_u32(policy.age or 0), _u32(1000 * (policy.time or 0)), told.pending_bytes),
+            _AT_THE_END.pack(_u32(policy.age), _u32(1000 * policy.time), told.pending_bytes),
         )
     )
 
@@ -296,14 +296,27 @@ async def _reconnect(job: _Job) -> bytes:
 
 
 async def _write_disconnect(job: _Job) -> bytes:
+    """Set when changes of the volume at the path are sent."""
+    told: volumemessages.VolumeStatus = await job.call("volumes.status", path=job.path, local=True)
+    await _set_writeback(job, volume=f"{told.name}@{told.realm}")
+    return b""
+
+
+async def _write_disconnect_all(job: _Job) -> bytes:
+    """Set when changes are sent, of all volumes alike."""
+    await _set_writeback(job, default=True)
+    return b""
+
+
+async def _set_writeback(job: _Job, **whose: Any) -> None:
     age, milliseconds = struct.unpack_from("=II", job.data)
     unchanged = 0xFFFFFFFF
     await job.call(
         "writeback",
         age=None if age == unchanged else float(age),
         time=None if milliseconds == unchanged else milliseconds / 1000,
+        **whose,
     )
-    return b""
 
 
 # the cache

@@ -210,14 +210,6 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Writeback:
-    """Seconds that changes wait at least, and that a batch may take; None: as it is. Parameter and result."""
-
-    age: float | None = None
-    time: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Login:
     """Log in to a realm; who logs in is the local user who calls.
 

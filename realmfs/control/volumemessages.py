@@ -1,6 +1,9 @@
-"""What the methods `volumes.*` and `mountpoints.*` take and return. Sizes in KiB, as the servers say them."""
+"""What the methods `volumes.*`, `mountpoints.*` and `writeback` take and return.
 
-from dataclasses import dataclass
+Sizes in KiB, as the servers say them.
+"""
+
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +104,30 @@ class MountPoint:
     text: str
     volume: str
     realm: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetWriteback:
+    """When changes are sent: of one volume (`volume@realm`), or of all that have no setting of their own.
+
+    `age` seconds they wait at least; `time` seconds that a batch may take, 0: calls that change something
+    wait until the servers have it. `default`: the volume, or each, loses its own setting first. `paused`:
+    nothing at all is sent by itself, or it is again. What is None stays as it is.
+    """
+
+    age: float | None = None
+    time: float | None = None
+    volume: str | None = None
+    default: bool = False
+    paused: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Writeback:
+    """When changes are sent: of `volume`, or ("") of all that are not among the `own` ones."""
+
+    age: float
+    time: float
+    volume: str = ""
+    paused: bool = False
+    own: list[str] = field(default_factory=list)

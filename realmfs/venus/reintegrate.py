@@ -6,10 +6,13 @@ from realmfs.rpc2.transfer import Source
 from realmfs.venus.commit import Committer
 from realmfs.venus.core import Core
 from realmfs.venus.fids import Fids
-from realmfs.venus.sender import Sender, Writeback
+from realmfs.venus.sender import Sender
 from realmfs.venus.volume import VolumeState
+from realmfs.venus.writeback import Policies
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid
+
+PUSH_MARGIN = 0.25  # s
 
 
 class Reintegrator:
@@ -20,8 +23,7 @@ class Reintegrator:
         self._fids = fids
         self._committer = committer
         self._senders: dict[int, Sender] = {}
-        settings = core.settings
-        self.writeback = Writeback(*core.cache.log.writeback() or (settings.send_age, settings.send_time))
+        self.policies = Policies(core)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -43,7 +45,7 @@ class Reintegrator:
             if self._nursery is None or not self._core.cache.log.summary(volume.key).records:
                 return
             sender = self._senders[volume.key] = Sender(
-                self._core, self._fids, self._committer, volume, self.writeback
+                self._core, self._fids, self._committer, volume, self.policies
             )
             self._nursery.start_soon(sender.run)
         sender.wake(urgent=urgent)
@@ -67,14 +69,15 @@ class Reintegrator:
         if sender is not None:
             await sender.send_all()
 
-    def set_writeback(self, age: float | None, time: float | None) -> Writeback:
-        """Set when records go, from now on and after restarts; return what holds."""
-        holds = self.writeback
-        holds.age, holds.time = holds.age if age is None else age, holds.time if time is None else time
-        with self._core.cache.transaction():
-            self._core.cache.log.set_writeback(holds.age, holds.time)
-        self.wake_all()
-        return holds
+    async def push(self, volume: VolumeState) -> None:
+        """If changes of the volume are synchronous, return when servers have them or cannot be told now.
+
+        It ends before the call around it must: what that has changed is done, and must not look failed.
+        """
+        policies = self.policies
+        if policies.of(volume.key).synchronous and volume.reachable and not policies.paused:
+            with trio.move_on_at(trio.current_effective_deadline() - PUSH_MARGIN):
+                await self.send(volume, retry=False)
 
     def source(self, volume: VolumeState, fid: Fid) -> Source:
         """Return the frozen contents that a server fetches back. Raises CodaError ENOENT."""

@@ -64,6 +64,7 @@ from realmfs.venus.outcome import TOKENS, Judgement, Next, judge
 from realmfs.venus.passing import forget_passing
 from realmfs.venus.uploads import Upload, handle_store
 from realmfs.venus.volume import VolumeState
+from realmfs.venus.writeback import Policies, Policy
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Store, pack_log, unpack_log
 from realmfs.vice.types import Fid
@@ -85,26 +86,18 @@ UPLOADS = 1  # large stores of a volume brought to the servers at once
 LEAST_BIG = 256 << 10
 
 
-class Writeback:
-    """When records go: `age`, seconds they wait at least; `time`, seconds of transfer in one batch."""
-
-    def __init__(self, age: float, time: float) -> None:
-        self.age = age
-        self.time = time
-
-
 class Sender:
     """Sends one volume's log until it is empty or something is in the way."""
 
     def __init__(
-        self, core: Core, fids: Fids, committer: Committer, volume: VolumeState, writeback: Writeback
+        self, core: Core, fids: Fids, committer: Committer, volume: VolumeState, policies: Policies
     ) -> None:
         self._core = core
         self._fids = fids
         self._committer = committer
         self._certifier = Certifier(core, volume)
         self._volume = volume
-        self._writeback = writeback
+        self._policies = policies
         self._wake = trio.Event()
         self._pause = 0.0  # how long to wait now; 0: until woken
         self._back_off = 0.0  # the last pause because of trouble; the next one is longer
@@ -239,10 +232,11 @@ class Sender:
             return
         self._pause = OPEN_FILES_PAUSE if why is Why.OPEN else 0.0
         self._fruitless = len(entries)
-        if why is Why.YOUNG or self._writeback.age:
+        age = self._policy.age
+        if why is Why.YOUNG or age:
             oldest = next((entry.time for entry in entries if self._is_young(entry)), None)
             if oldest is not None:
-                wait = max(oldest + self._writeback.age - self._core.now(), 0.1)
+                wait = max(oldest + age - self._core.now(), 0.1)
                 self._pause = min(self._pause or wait, wait)
 
     def _may_send(self, head: LogEntry) -> bool:
@@ -251,6 +245,8 @@ class Sender:
         reason = ""
         if not volume.reachable:
             reason = "servers"
+        elif self._policies.paused and not self.force:
+            reason = "a person to go on"
         elif sent_as(head) != ANYUSER and not self._core.volumes.may_send(volume, head.uid, head.identity):
             reason = TOKENS
         if reason:
@@ -291,6 +287,10 @@ class Sender:
         return choice, entries
 
     @property
+    def _policy(self) -> Policy:
+        return self._policies.of(self._volume.key)
+
+    @property
     def _own(self) -> bool:
         """Whether all servers are realmfs's own, which take anything."""
         return self._core.all_own(self._volume)
@@ -304,7 +304,7 @@ class Sender:
         big, size = settings.big_store, settings.big_store * 4
         if slowest is not None:
             big = min(big, max(int(slowest), LEAST_BIG))
-            size = max(int(slowest * self._writeback.time), big)
+            size = max(int(slowest * self._policy.time), big)
         return Rules(self._own, settings.batch_records, settings.batch_files, big, size)
 
     def _waiting(self, entry: LogEntry) -> Waiting:
@@ -324,13 +324,13 @@ class Sender:
         )
 
     def _is_young(self, entry: LogEntry) -> bool:
-        age = self._writeback.age
+        age = self._policy.age
         return bool(age) and not self.force and entry.time + age > self._core.now()
 
     def _is_open(self, entry: LogEntry) -> bool:
         """Tell whether a store waits for its file to be closed; databases keep files open for days."""
         node = self._core.nodes.in_memory(object_of(entry))
-        if node is None or not node.writers:
+        if node is None or not node.writers or self._policy.synchronous:
             return False
         return self._core.now() - entry.time < self._core.settings.open_store_age
 

@@ -441,6 +441,7 @@ class Venus:
     async def _make(self, operation: MakeObject) -> Node:
         await operation.run()
         assert operation.node is not None
+        await self.reintegrator.push(operation.volume)
         return operation.node
 
     def _entered(self, node: Node, parent: Node, name: bytes) -> Attr:
@@ -475,6 +476,7 @@ class Venus:
         if self.files.unlogged(handle):
             await self.core.room(records=1)
         self.files.flush(handle)
+        await self.reintegrator.push(self.files.file(handle).node.volume)
 
     @bounded
     async def fsync(self, handle: int, data_only: bool) -> None:
@@ -517,6 +519,7 @@ class Venus:
         """Give a file another name in the same directory."""
         node, above = self.core.nodes.by_number(ino), self.core.nodes.by_number(parent)
         await MakeLink(self.tools, caller, node, above, name).run()
+        await self.reintegrator.push(above.volume)
         return self._entered(node, above, name)
 
     @bounded
@@ -524,12 +527,14 @@ class Venus:
         """Remove a name of a file or symbolic link."""
         above = self.core.nodes.by_number(parent)
         await RemoveName(self.tools, caller, above, name, directory=False).run()
+        await self.reintegrator.push(above.volume)
 
     @bounded
     async def rmdir(self, caller: Caller, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
         above = self.core.nodes.by_number(parent)
         await RemoveName(self.tools, caller, above, name, directory=True).run()
+        await self.reintegrator.push(above.volume)
 
     @bounded
     async def rename(
@@ -541,6 +546,7 @@ class Venus:
         old, new = self.core.nodes.by_number(parent), self.core.nodes.by_number(new_parent)
         no_replace = bool(flags & RENAME_NOREPLACE)
         await RenameName(self.tools, caller, (old, name), (new, new_name), no_replace=no_replace).run()
+        await self.reintegrator.push(old.volume)
 
     # -- the rest --------------------------------------------------------------------------------------
 

@@ -58,11 +58,11 @@ async def test_a_right_that_was_taken_is_noticed_before_servers_must_refuse(
     async with world(tmp_path) as w:
         a = await w.client(own_servers=False)
         await a.ls(ROOT)
-        a.venus.reintegrator.writeback.age = 3600.0
+        a.venus.reintegrator.policies.default.age = 3600.0
         await a.mkdir(f"{ROOT}/d")
         await trio.sleep(10)  # silence: the servers may have given the promise up
         monkeypatch.setattr(Group, "get_attr", no_insert)
-        a.venus.reintegrator.writeback.age = 0.0
+        a.venus.reintegrator.policies.default.age = 0.0
         a.venus.reintegrator.wake_all()
         await trio.sleep(5)
         assert not w.realm.calls[Reintegrate.OPCODE]

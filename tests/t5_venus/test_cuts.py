@@ -47,7 +47,7 @@ class Cut:
 
 async def work(client: Client, top: str) -> dict[str, bytes]:
     """Log a few changes of all kinds that others will read; returns what must come of them."""
-    client.venus.reintegrator.writeback.age = 3600.0
+    client.venus.reintegrator.policies.default.age = 3600.0
     await client.mkdir(top)
     contents = {f"{top}/f{size}": os.urandom(size) for size in (10, 5000)}
     for path, data in contents.items():
@@ -59,7 +59,7 @@ async def work(client: Client, top: str) -> dict[str, bytes]:
 
 
 def send(client: Client) -> None:
-    client.venus.reintegrator.writeback.age = 0.0
+    client.venus.reintegrator.policies.default.age = 0.0
     client.venus.reintegrator.wake_all()
 
 
@@ -166,7 +166,7 @@ async def test_a_store_whose_contents_are_lost_waits_alone(
         a, b = await w.client(big_store=3000), await w.client()
         await a.write(f"{ROOT}/f", b"")
         await a.drained()
-        a.venus.reintegrator.writeback.age = 3600.0
+        a.venus.reintegrator.policies.default.age = 3600.0
         await a.write(f"{ROOT}/f", os.urandom(size))
         (key,) = a.cache.log.volumes()
         (entry,) = a.cache.log.entries(key)

@@ -191,7 +191,7 @@ async def test_discarding_keeps_a_copy_and_leaves_the_servers_tree(
         await b.mkdir(f"{ROOT}/d")
         await b.drained()
         before = await tree(a)
-        a.venus.reintegrator.writeback.age = 10_000.0
+        a.venus.reintegrator.policies.default.age = 10_000.0
         await a.write(f"{ROOT}/f", b"changed")
         await a.rename(f"{ROOT}/f", f"{ROOT}/d/g")
         await a.mkdir(f"{ROOT}/new")
@@ -220,7 +220,7 @@ async def test_one_change_is_discarded_with_what_rests_on_it(
     async with world(tmp_path) as w:
         a = await w.client()
         await a.ls(ROOT)
-        a.venus.reintegrator.writeback.age = 10_000.0
+        a.venus.reintegrator.policies.default.age = 10_000.0
         await a.mkdir(f"{ROOT}/new")
         await a.write(f"{ROOT}/new/x", b"x")
         await a.write(f"{ROOT}/other", b"stays")
@@ -230,7 +230,7 @@ async def test_one_change_is_discarded_with_what_rests_on_it(
         kept = await control("changes.discard", messages.Discard(sequence=first.sequence))
         assert kept.changes == 3
         assert strip(await tree(a)) == {"other": b"stays"}
-        a.venus.reintegrator.writeback.age = 0.0
+        a.venus.reintegrator.policies.default.age = 0.0
         a.venus.reintegrator.wake_all()
         await a.drained()
         assert strip(await tree(a)) == {"other": b"stays"}

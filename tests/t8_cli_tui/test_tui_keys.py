@@ -56,7 +56,7 @@ ASKS: dict[tuple[str, str], tuple[tuple[str, ...], Asked]] = {
         (),
         ("changes.send", {"volume": f"u.alice@{REALM}", "retry": True, "within": 50.0}),
     ),
-    ("reintegration", "p"): ((), ("writeback", {"age": 1e6})),
+    ("reintegration", "p"): ((), ("writeback", {"paused": True})),
     ("reintegration", "D"): (("y",), ("changes.discard", {"sequence": None, "volume": f"u.alice@{REALM}"})),
     ("reintegration", "e"): ((), ("changes.export", {})),
     ("reintegration", "o"): ((), ("connection.disconnect", {})),

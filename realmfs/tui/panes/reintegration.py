@@ -1,7 +1,6 @@
 """Reintegration: what waits to be sent, volume by volume and change by change, and what has been sent.
 
-Pausing is the age of `writeback` made so long that nothing gets old enough; the age before is put back when
-it goes on. Progress and rates come from the event stream, so they cost the daemon nothing.
+Progress and rates come from the event stream, so they cost the daemon nothing.
 """
 
 import time
@@ -25,8 +24,6 @@ from realmfs.tui.table import Cell, Rows
 
 MOST_CHANGES = 200
 """Changes of a volume that are asked for and shown; the rest are counted."""
-PAUSED = 1e6
-"""Seconds of age that mean paused."""
 SECONDS = 60
 """How far back the sparkline goes."""
 
@@ -52,8 +49,7 @@ class ReintegrationPane(Pane):
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._changes: dict[str, Change] = {}
-        self._age = 0.0
-        self._age_before = 0.0
+        self._paused = False
         self._sent: deque[float] = deque([0.0] * SECONDS, maxlen=SECONDS)
         self._todo: dict[str, int] = {}
         self._pending: dict[str, int] = {}
@@ -93,7 +89,7 @@ class ReintegrationPane(Pane):
 
     async def load(self) -> None:
         """Ask for the volumes, and for the first changes of the one under the cursor."""
-        self._age = (await self.link.call("writeback"))["age"]
+        self._paused = (await self.link.call("writeback"))["paused"]
         volumes = [one for one in await self.link.entries("volumes.list") if one["pending"]]
         self._pending = {f"{one['name']}@{one['realm']}": one["pending"] for one in volumes}
         self._pace.note(
@@ -106,7 +102,7 @@ class ReintegrationPane(Pane):
 
     def _tell_state(self, data: int) -> None:
         records = sum(self._pending.values())
-        text = Text(" paused ", "reverse").append(" ", "not reverse") if self._age >= PAUSED else Text()
+        text = Text(" paused ", "reverse").append(" ", "not reverse") if self._paused else Text()
         if records:
             text.append(f"{counted(records, 'change')} {'waits' if records == 1 else 'wait'} ({size(data)})")
             pace = self._pace.line(time.monotonic())
@@ -194,11 +190,7 @@ class ReintegrationPane(Pane):
         self.ask(self._pause)
 
     async def _pause(self) -> None:
-        if self._age >= PAUSED:
-            await self.link.call("writeback", age=self._age_before)
-        else:
-            self._age_before = self._age
-            await self.link.call("writeback", age=PAUSED)
+        await self.link.call("writeback", paused=not self._paused)
         self.mark_stale()
 
     def action_discard(self) -> None:
