@@ -40,6 +40,7 @@ from realmfs.host.sleep import SleepWatch
 from realmfs.realms.realms import Realms
 from realmfs.realms.settings import RealmSettings
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
+from realmfs.venus.checkpoints import Checkpoints
 from realmfs.venus.settings import VenusSettings
 from realmfs.venus.venus import Venus
 
@@ -111,7 +112,10 @@ class Daemon:
             raise StartError(f"no UDP socket at {settings.local_address}: {error.strerror}") from None
         endpoint = Endpoint(transport)
         chosen = VenusSettings(
-            patience=settings.patience, shared=settings.allow_other, lookaside=settings.lookaside
+            patience=settings.patience,
+            shared=settings.allow_other,
+            lookaside=settings.lookaside,
+            partial_size=settings.partial_size,
         )
         venus = Venus(cache, chosen)
         realms = Realms(endpoint, self._realm_settings(cache), venus, settings.state_dir)
@@ -142,6 +146,7 @@ class Daemon:
                 await above.start(control.run)
                 await above.start(EventSocket(settings.event_socket, venus.events, venus.volume_states).run)
                 above.start_soon(conditions.run)
+                above.start_soon(Checkpoints(venus.core, settings.state_dir / "checkpoints").run)
                 if settings.notices:
                     above.start_soon(Notices(cache, realms, venus, Desktop()).run)
                 above.start_soon(network.watch, realms.network_changed)

@@ -119,6 +119,7 @@ KEYS = (
     Key("state_dir", _path, "directory of logs and remembered answers", "the platform's"),
     Key("hoard_dir", _path, "directory of hoard profiles", "`hoard` beside the configuration file"),
     Key("lookaside", _path, "directory of files that are used instead of fetching the same again", "none"),
+    Key("partial_size", size, "of files of this size and more only what is read is brought", "50M"),
     Key("realms", _path, "file of realms and their servers, in the format of Coda's `realms`", "none"),
     Key("dns", _host_port(53), "name server to ask instead of the system's, HOST[:PORT]", "the system's"),
     Key("local_address", _host_port(0), "local address of our UDP socket, HOST[:PORT]", "0.0.0.0"),
@@ -169,6 +170,7 @@ class Settings:
     state_dir: Path
     hoard_dir: Path
     lookaside: Path | None
+    partial_size: int
     realms: Path | None
     dns: tuple[str, int] | None
     local_address: tuple[str, int]
@@ -261,6 +263,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         state_dir=state,
         hoard_dir=values.get("hoard_dir", paths.config / "hoard"),
         lookaside=values.get("lookaside"),
+        partial_size=values.get("partial_size", 50 << 20),
         realms=values.get("realms"),
         dns=values.get("dns"),
         local_address=values.get("local_address", ("0.0.0.0", 0)),

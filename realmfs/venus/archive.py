@@ -33,6 +33,8 @@ from realmfs.vice.types import Fid, StoreId, VersionVector
 FORMAT = 1
 INDEX = "changes.json"
 INDEX_LIMIT = 256 << 20
+_AT_ONCE = 20
+"""Records that are described before others may run."""
 
 
 class ArchiveError(Exception):
@@ -76,32 +78,42 @@ class Saved:
 
 
 async def export(core: Core, entries: Sequence[LogEntry], path: Path, saved: Saved | None = None) -> Written:
-    """Write records to a new file. Raises OSError, FileExistsError among them; then there is no file."""
+    """Write records to a new file; those that are sent meanwhile may be missing.
+
+    Raises OSError, FileExistsError among them; then there is no file.
+    """
     contents: dict[int, Container] = {}
     lost: list[int] = []
-    for entry in entries:
-        if entry.container is not None:
-            try:
-                contents[entry.sequence] = core.cache.containers.open(entry.container)
-            except ContainerLost:
-                lost.append(entry.sequence)
-    index: dict[str, Any] = {
-        "format": FORMAT,
-        "program": f"realmfs {__version__}",
-        "made": int(time.time()),
-        "lost": lost,
-        "changes": [_described(core, entry, entry.sequence in contents) for entry in entries],
-    }
-    if saved is not None:
-        number = max((entry.sequence for entry in entries), default=0) + 1
-        index["changes"] += saved.changes(core, number)
-        contents[number + 1] = saved.content.share()
+    changes: list[dict[str, Any]] = []
     try:
+        for count, entry in enumerate(entries, 1):
+            if count % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if core.cache.log.get(entry.volume, entry.sequence) is None:
+                continue
+            if entry.container is not None:
+                try:
+                    contents[entry.sequence] = core.cache.containers.open(entry.container)
+                except ContainerLost:
+                    lost.append(entry.sequence)
+            changes.append(_described(core, entry, entry.sequence in contents))
+        done = len(changes)
+        if saved is not None:
+            number = max((entry.sequence for entry in entries), default=0) + 1
+            changes += saved.changes(core, number)
+            contents[number + 1] = saved.content.share()
+        index = {
+            "format": FORMAT,
+            "program": f"realmfs {__version__}",
+            "made": int(time.time()),
+            "lost": lost,
+            "changes": changes,
+        }
         size = await trio.to_thread.run_sync(_write, path, index, contents)
     finally:
         for content in contents.values():
             content.close()
-    return Written(len(entries), size)
+    return Written(done, size)
 
 
 def _write(path: Path, index: Mapping[str, Any], contents: Mapping[int, Container]) -> int:

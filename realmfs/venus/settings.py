@@ -51,7 +51,7 @@ class VenusSettings:
     sweep: int = 16
     data_ahead_size: int = 256 * 1024
     lookaside: Path | None = None
-    partial_size: int = 50 * 1000 * 1000
+    partial_size: int = 50 << 20
     quiet_programs: frozenset[str] = QUIET_PROGRAMS
     system_type: str = "x86_64_linux"
     cpu_type: str = "x86_64"
