@@ -25,6 +25,7 @@ COMMANDS = {
     "stat": "Tell all that is known about an object.",
     "path": "Tell where an object is, by its fid.",
     "ls": "List a directory, without a mount.",
+    "find": "List what is in conflict, mounted, not cached, changed... below a directory.",
     "cat": "Print files, without a mount.",
     "get": "Copy a file out of the tree, without a mount.",
     "put": "Copy a file into the tree, without a mount.",

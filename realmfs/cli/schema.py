@@ -29,6 +29,26 @@ class Finding:
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What `find` found; state, hoard and volume as of an [Entry](#entry)."""
+
+    path: str
+    type: str
+    state: str
+    hoard: str
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as the next start of the daemon will see it; `file`: the configuration file that sets it."""
+
+    name: str
+    value: str
+    file: str | None
+
+
 SCHEMA: dict[str, Any] = {
     "status": messages.Status,
     "realms": list[messages.RealmInfo],
@@ -38,6 +58,7 @@ SCHEMA: dict[str, Any] = {
     "stat": messages.Object,
     "path": list[messages.PathOf],
     "ls": list[messages.Entry],
+    "find": list[Found],
     "tokens": list[messages.TokenInfo],
     "acl get": messages.Acl,
     "acl set": messages.Acl,
@@ -58,7 +79,7 @@ SCHEMA: dict[str, Any] = {
     "conflicts show": messages.ConflictInfo,
     "conflicts resolve": list[messages.Settled],
     "wait": messages.Wait,
-    "writeback": messages.Writeback,
+    "writeback": volumemessages.Writeback,
     "hoard add": list[hoardmessages.Entry],
     "hoard list": list[hoardmessages.Entry],
     "hoard plan": hoardmessages.Plan,
@@ -73,6 +94,8 @@ SCHEMA: dict[str, Any] = {
     "cache limit": hoardmessages.Usage,
     "cache fetch": list[hoardmessages.Verified],
     "config show": dict[str, str],
+    "config get": Setting,
+    "config set": Setting,
     "config log-level": messages.LogLevel,
     "doctor": list[Finding],
 }

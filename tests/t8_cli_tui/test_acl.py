@@ -39,3 +39,28 @@ def test_access_lists(home: Home, served: Path) -> None:
     home.run("logout")
     assert "logged in" in home.run("acl", "set", f"{REALM}/d", "ann", "rl", status=1)
     assert home.run("ls", f"{REALM}/d", status=1)
+
+
+def test_access_lists_of_trees(home: Home, served: Path) -> None:
+    start(home, served)
+    home.run("login", f"ann@{REALM}", stdin=PASSWORD)
+    home.run("mkdir", f"{REALM}/d", f"{REALM}/d/e", f"{REALM}/copy", f"{REALM}/copy/e")
+    home.run("acl", "set", "-R", f"{REALM}/d", "bob", "rl")
+    assert "bob  rl" in home.run("acl", "get", f"{REALM}/d/e")
+    home.run("acl", "set", f"{REALM}/d/e", "bob", "rlidwk")
+    home.run("acl", "save", f"{REALM}/d", "lists")
+    saved = json.loads((home.top / "lists").read_text())
+    assert list(saved) == [".", "e"]
+    assert "bob rlidwk" in saved["e"]
+    differ = [f"/{REALM}/copy", f"/{REALM}/copy/e"]
+    assert home.run("acl", "restore", "--dry-run", f"{REALM}/copy", "lists").split() == differ
+    assert home.run("acl", "restore", f"{REALM}/copy", "lists").split() == differ
+    assert home.run("acl", "restore", f"{REALM}/copy", "lists") == ""
+    assert "bob  rlidwk" in home.run("acl", "get", f"{REALM}/copy/e")
+    (home.top / "lists").write_text(json.dumps({"nosuch": ["ann all"], "e": ["bob l"]}))
+    said = home.run("acl", "restore", f"{REALM}/copy", "lists", status=1)
+    assert "nosuch" in said
+    assert "1 directories are left" in said
+    assert "bob  l\n" in home.run("acl", "get", f"{REALM}/copy/e")
+    (home.top / "lists").write_text("rubbish")
+    assert "acl save" in home.run("acl", "restore", f"{REALM}/copy", "lists", status=1)

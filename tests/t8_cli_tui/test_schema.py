@@ -45,8 +45,10 @@ ARGUMENTS = {
     "hoard profile disable": ["p"],
     "cache limit": ["500M"],
     "cache fetch": ["r/f"],
+    "config get": ["notices"],
+    "config set": ["notices", "false"],
 }
-WITHOUT_DAEMON = ("config show", "doctor")
+WITHOUT_DAEMON = ("config show", "config get", "config set", "doctor")
 ELSEWHERE = ("admin", "events")
 
 

@@ -1,6 +1,8 @@
 """The table of settings: file, flags, defaults, and what is refused."""
 
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.cli.mount import command
+from realmfs.host.configfile import with_key
 from realmfs.host.paths import Paths, safe_directory
 from realmfs.host.settings import KEYS, ConfigError, settle, size
 from realmfs.realms.settings import ChannelPolicy, Tls
+from tests.t8_cli_tui.conftest import Home
 
 PATHS = Paths(Path("/c"), Path("/k"), Path("/s"), Path("/r"), Path("/m"))
 
@@ -175,3 +179,36 @@ def test_a_socket_for_all_users_lies_where_all_can_reach_it(monkeypatch: pytest.
         assert settings.socket == Path(place) / "control.sock"
         assert settings.event_socket == Path(place) / "control.events"
     assert settle(PATHS, None, {"allow_other": True, "socket": "/tmp/s"}).socket == Path("/tmp/s")
+
+
+@pytest.mark.parametrize(
+    "before", ["", "# mine\n", '\n[realm."a.b"]\ntls = "off"\n', "dns = '1.2.3.4' # old\n\n\n"]
+)
+def test_one_key_of_a_file_is_set_and_taken_out(before: str) -> None:
+    text = with_key(before, "cache_size", "2G")
+    assert 'cache_size = "2G"\n' in text
+    text = with_key(with_key(text, "cache_size", "3G"), "notices", False)
+    told = tomllib.loads(text)
+    assert (told["cache_size"], told["notices"]) == ("3G", False)
+    back = with_key(with_key(text, "notices", None), "cache_size", None)
+    assert [line for line in back.splitlines() if line] == [line for line in before.splitlines() if line]
+
+
+def test_what_only_a_person_can_change_is_left_alone() -> None:
+    with pytest.raises(ConfigError, match="editor"):
+        with_key("cache_dir = '''\n/x'''\n", "cache_dir", "/y")
+
+
+def test_settings_by_command(home: Home) -> None:
+    file = home.top / "config" / "realmfs" / "config.toml"
+    assert home.run("config", "get", "cache_size") == f"{1 << 30}\n"
+    assert home.run("config", "set", "cache_size", "20M") == f"{20 << 20}\n"
+    home.run("config", "set", "notices", "false")
+    assert file.read_text() == 'cache_size = "20M"\nnotices = false\n'
+    assert "notices must be true or false" in home.run("config", "set", "notices", "maybe", status=2)
+    assert "must be at least 2M" in home.run("config", "set", "cache_size", "1", status=2)
+    assert "--default" in home.run("config", "set", "cache_size", status=2)
+    assert "no setting" not in home.run("config", "set", "--default", "cache_size")
+    assert json.loads(home.run("config", "get", "--json", "notices"))["file"] == str(file)
+    file.write_text("patience = [\n")
+    assert "not a TOML file" in home.run("config", "set", "notices", "true", status=2)
