@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 import pytest
 import trio
+
+EPOCH = 1_800_000_000
 
 
 class _Drawn(random.Random):
@@ -30,6 +34,11 @@ class _Drawn(random.Random):
 
     def __init__(self, seed: Any = None) -> None:
         super().__init__(_Drawn.chance.getrandbits(64) if seed is None else seed)
+
+
+def _now() -> float:
+    """Return the time of day as the clock of the run has it."""
+    return EPOCH + trio.current_time()
 
 
 @contextmanager
@@ -45,6 +54,10 @@ def repeatable(seed: int) -> Iterator[None]:
         patch.setattr(random, "Random", _Drawn)
         patch.setattr(random, "_urandom", chance.randbytes)
         patch.setattr(os, "urandom", chance.randbytes)
+        for module in [one for name, one in sys.modules.items() if name.startswith("realmfs")]:
+            if getattr(module, "time", None) is time.time:
+                patch.setattr(module, "time", _now)
+        patch.setattr(time, "time", _now)
         try:
             yield
         finally:

@@ -23,9 +23,10 @@ of a single child, which stays and is marked, if it was
 A merged directory has the slot-wise maximum of all vectors. That is unique to the merge: a slot counts what
 its server has executed, so nobody else reaches the same numbers without having executed the same updates. The
 store id is that of a replica which has the result already, else a digest of it: servers that merge the same
-replicas make the same version. Only where
-vectors do not tell the truth (a replica that has the maximum lacks something) does the merging server count
-one more update of its own, and must then be the first to execute it.
+replicas make the same version. Only where vectors do not tell the truth (a replica that has the maximum lacks
+something), or where the result is not what those updates make (a child stays that was removed: the client who
+removed it counts to the maximum, too, and has the names without it), does the merging server count one more
+update of its own, and must then be the first to execute it.
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ class _Merge:
         self._homes: dict[Node, set[Place]] = defaultdict(set)
         self._at: dict[int, dict[Node, set[Place]]] = {}
         self._troubled: set[Node] = set()
+        self._kept_in: set[Node] = set()
+        """Directories where a child stays although it was removed."""
         self._result = Merged()
 
     def run(self) -> Lacking | Merged:
@@ -248,6 +251,7 @@ class _Merge:
         node, name = places[0]
         self._live.add((node, name, child, digest("kept", node, name, child)))
         self._homes[child].add((node, name))
+        self._kept_in.add(node)
 
     def _check_homes(self, child: Node, places: set[Place]) -> None:
         homes = {node for node, _ in places}
@@ -350,7 +354,7 @@ class _Merge:
         known = max((view.row.vv.store_id for view in same if view.row is not None), default=None)
         vv = merged.vv
         if known is None:
-            if newest:
+            if newest or merged.node in self._kept_in:
                 vv = vv.raised([self._slot])
                 self._result.raised = True
             known = digest(merged.node, vv.versions, sorted(merged.entries.items()), merged.acl, merged.mode)

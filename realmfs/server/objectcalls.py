@@ -16,7 +16,7 @@ from realmfs.server.views import ACL
 from realmfs.vice import calls
 from realmfs.vice.acl import AccessList
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, ObjectType, Order, Rights, VersionVector
+from realmfs.vice.types import Fid, ObjectType, Order, Rights, StoreId, VersionVector
 
 _OWNER_READ: Final = 0o400
 
@@ -138,7 +138,9 @@ class ObjectCalls:
             found = self._state.find(fid)
         except CodaError:
             return False
-        same = found.vnode.vv.compare(vv) is Order.EQUAL
+        ours = found.vnode.vv
+        # Who names the last update must name the right one; clients may leave it out.
+        same = ours.compare(vv) is Order.EQUAL and vv.store_id in (ours.store_id, StoreId.zero())
         return same and self._state.hosts.promise(caller.host, found.named)
 
     def _check_fetch(self, caller: Caller, found: Found) -> None:

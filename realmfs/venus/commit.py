@@ -2,8 +2,12 @@
 
 The versions of all objects of the batch advance here as they do at the servers once the second phase (COP2)
 has arrived, so that nothing needs to be fetched again. What servers call stale, because others changed the
-same directories meanwhile, is suspect. New objects have no promise yet; one ValidateAttrs for all gets it,
-in the background, and the kernel need not be told to forget them.
+same directories meanwhile, is suspect: we have our own names in it, not theirs. So it gets a store id that no
+server has, and is fetched again as soon as no change of ours waits in it. That of our update would tell us
+that we have all of it. (Reference servers give it an id of their own if they have other changes there than we
+knew, reintegration.md §2.7. If they only count differently, for a second phase that is late, the new version
+is right, and a further batch must name it.) New objects have no promise yet; one ValidateAttrs for all gets
+it, in the background, and the kernel need not be told to forget them.
 
 Reference servers raise the version of a directory, too, in which a batch changed nothing but files that were
 there before (`consulted`). Nobody tells its second phase, which is that of the directory's last own update:
@@ -61,10 +65,13 @@ class Committer:
         for fid, vv in self._consulted(volume, records, vectors).items():
             vectors[fid] = vv.raised(slots)
             seconds[vv.store_id] = None
+        stale = {fid[1:] for fid in (vectors if outcome.stale_overflow else outcome.stale_dirs)}
         with core.cache.transaction():
-            for fid, vv in vectors.items():
-                self._advance(volume, fid, vv)
             cleaned = core.cache.log.remove(core.cache.log.current(entries))
+            for fid, vv in vectors.items():
+                if fid.is_directory and fid[1:] in stale and self._is_outdated(volume, fid, cleaned):
+                    vv = vv.with_store_id(core.cache.log.new_store_id())
+                self._advance(volume, fid, vv)
             core.nodes.cleaned(cleaned)
         group = core.group(volume)
         for store_id in seconds:
@@ -86,7 +93,7 @@ class Committer:
         directory in one place only (`Node.same_version`), of which there is no second phase either.
         """
         core = self._core
-        if core.all_own(volume) or volume.replicas == 1:
+        if core.any_own(volume) or volume.replicas == 1:
             return {}
         found: dict[Fid, VersionVector] = {}
         for fid in consulted(records):
@@ -118,6 +125,10 @@ class Committer:
                 return first.old_parent
         known = core.cache.inodes.identity(parent) if parent else None
         return known[1] if known is not None else None
+
+    def _is_outdated(self, volume: VolumeState, fid: Fid, cleaned: Collection[int]) -> bool:
+        """Tell whether the names in a stale directory are to be taken for those of no version."""
+        return self._core.any_own(volume) or self._core.cache.inodes.find(volume.realm_id, fid) in cleaned
 
     def _advance(self, volume: VolumeState, fid: Fid, vv: VersionVector) -> None:
         core = self._core

@@ -93,6 +93,11 @@ class Core:
         told = self.settings.own_servers
         return self.group(volume).ours if told is None else told
 
+    def any_own(self, volume: VolumeState) -> bool:
+        """Tell whether a server of a volume is realmfs's own, as far as they were met."""
+        told = self.settings.own_servers
+        return any(server.ours for server in self.group(volume).servers_up) if told is None else told
+
     @contextmanager
     def call(self, name: str, what: str) -> Iterator[None]:
         """Publish that a call begins, and that it has ended."""

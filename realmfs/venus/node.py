@@ -231,7 +231,8 @@ class Node:
     def same_version(self, vv: VersionVector | None) -> bool:
         """Tell whether `vv` names the contents that our status speaks of.
 
-        Equal counters alone do not say so of a file: a server that lost updates may count to the same again.
+        Equal counters alone do not say so: servers that lost updates may count to the same again, and servers
+        that resolve a directory may make another of it than our update did.
         Equal store ids say so even where the counters differ (vice.md §6.1), but not of a directory in one
         place only: others change it in between, and the store id of our own last change stays on top. Where
         there are several replicas, servers give it an id of their own then (reintegration.md §2.7).
@@ -240,7 +241,7 @@ class Node:
             return False
         ours = self.status.vv
         if ours.compare(vv, ignore_inconsistent=True) is Order.EQUAL:
-            return self.is_directory or ours.store_id == vv.store_id
+            return ours.store_id == vv.store_id or (self.is_directory and self.volume.replicas <= 1)
         telling = not self.is_directory or self.volume.replicas > 1
         return telling and ours.weakly_equal(vv) and ours.store_id != (0, 0)
 

@@ -11,10 +11,11 @@ until an event says that its cache has let go of the file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha1
 
 import trio
 
-from realmfs.vice.types import Fid, StoreId
+from realmfs.vice.types import Fid, VersionVector
 
 MARK = 9
 """Bytes of a mark."""
@@ -35,8 +36,8 @@ class Ledger:
     evictions: int = 0
     journals: dict[int, list[str]] = field(default_factory=dict)
     """By file: what was done to it and seen of it, for whoever has to find out why a run failed."""
-    versions: dict[tuple[Fid, StoreId], bytes] = field(default_factory=dict)
-    """The contents of each version of a file, as whoever was looked at first has it."""
+    versions: dict[tuple[object, ...], object] = field(default_factory=dict)
+    """The contents or names of each version of an object, as whoever was looked at first has them."""
     _count: int = 0
 
     def mark(self, kind: str) -> bytes:
@@ -85,10 +86,18 @@ class Ledger:
         if number is not None and self.seen.pop((client, number), None) is not None:
             self.evictions += 1
 
-    def holds(self, fid: Fid, version: StoreId, data: bytes, what: str) -> None:
-        """Note what somebody has of a version of a file; fail if others have something else of it."""
-        known = self.versions.setdefault((fid, version), data)
+    def holds(self, fid: Fid, version: VersionVector, data: object, what: str) -> None:
+        """Note what somebody has of a version; fail if others have something else of it.
+
+        A file's last update names it. A directory may lack others' while its own last one stands.
+        """
+        key = (fid, version.store_id, version.versions if fid.is_directory else ())
+        known = self.versions.setdefault(key, data)
         assert data == known, f"{what} {data!r}, but that version is {known!r}"
+
+    def digest(self) -> str:
+        """Return what is the same if and only if all went the same way."""
+        return sha1(repr(self.journals).encode(), usedforsecurity=False).hexdigest()
 
     def stories(self, marks: list[bytes]) -> str:
         """Return the journals in which marks are spoken of."""

@@ -29,14 +29,16 @@ import trio
 
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.limits import Limits
-from realmfs.cache.objects import Flags
+from realmfs.cache.objects import Flags, ObjectRow
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.protocol import ControlError
 from realmfs.venus.batch import Why
+from realmfs.venus.core import Core
 from realmfs.venus.events import Replaced, Watcher
 from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
+from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
 from tests.group import address
 from tests.promises.simulated import MARK, Ledger
@@ -90,25 +92,38 @@ class Simulation:
     # -- one operation ---------------------------------------------------------------------------------
 
     def check_versions(self, number: int) -> None:
-        """Fail unless what a client has of each file is of the version that it believes to have."""
+        """Fail unless what a client has of each object is of the version that it believes to have."""
         core = self.clients[number].venus.core
         for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
             node = core.nodes.in_memory(ino)
             row = core.cache.objects.load(ino) if node is None else None
-            if (node is not None and node.ours) or (row is not None and row.flags & Flags.DIRTY):
-                continue
             known = node or row
-            if known is None or known.status is None or known.fid.is_directory:
+            if (node is not None and node.ours) or (row is not None and row.flags & Flags.DIRTY):
+                continue  # it is of no version yet
+            if known is None or known.status is None:
                 continue
-            content = node.content if node is not None else None
-            if content is None and known.container is not None:
-                with core.cache.containers.open(known.container) as opened:
-                    data = opened.read(0, MARK) if opened.whole else None
+            if known.fid.is_directory:
+                data = self._names_here(core, ino)
             else:
-                data = content.read(0, MARK) if content is not None and content.whole else None
+                data = self._contents_here(core, node, row)
             if data is not None:
                 what = f"client {number} has of {known.name!r} {known.fid} {known.status.vv}"
-                self.ledger.holds(known.fid, known.status.vv.store_id, data, what)
+                self.ledger.holds(known.fid, known.status.vv, data, what)
+
+    def _names_here(self, core: Core, ino: int) -> object:
+        image = core.cache.directories.load(ino)
+        return None if image is None else sorted(Directory.parse(image).items())
+
+    def _contents_here(self, core: Core, node: Node | None, row: ObjectRow | None) -> object:
+        container = node.container if node is not None else row.container if row is not None else None
+        if node is not None and node.content is not None:
+            content = node.content.share()
+        elif container is not None:
+            content = core.cache.containers.open(container)
+        else:
+            return None
+        with content:
+            return content.read(0, MARK) if content.whole else None
 
     async def operate(self, number: int) -> None:
         """Do one thing at one client; a refusal is no promise, but needs a reason."""
@@ -480,6 +495,7 @@ async def simulate(directory: Path, seed: int, operations: int) -> None:
             await run.check()
         finally:
             in_conflict = {node for n in where.servers.numbers for node in where.servers.conflicts(n)}
+            print("story:", run.ledger.digest(), end=" ")
             print(dict(run.counts), "evictions told:", run.ledger.evictions, end=" ")
             print("marked in conflict:", len(in_conflict), "at", round(trio.current_time()))
         refused = sum(count for what, count in run.counts.items() if what.startswith("refused"))

@@ -14,7 +14,7 @@ from realmfs.server.members import OtherMember
 from realmfs.vice import calls
 from realmfs.vice.errors import Code
 from realmfs.vice.log import AnyRecord
-from realmfs.vice.types import Fid, ObjectType, Rights, VolumeType
+from realmfs.vice.types import Fid, FidAndVector, ObjectType, Order, Rights, VolumeType
 from tests.group import GroupClient, address, group, refusal
 
 EVERYBODY = (1, 2, 3)
@@ -297,6 +297,29 @@ async def test_a_file_removed_here_and_written_there_is_a_conflict(
             assert servers.conflicts(number) == [fid[1:]]
             assert await refusal(ann.status_at(number, fid)) == Code.EINCONS
         assert servers.data(2, fid) == b"precious"
+
+
+@conflicts
+async def test_who_removed_a_file_that_stays_does_not_have_the_version_of_the_directory(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """He counts what his update makes of all its servers, although the second phase has not come."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        fid = await ann.new_file(b"name", b"first", EVERYBODY)
+        before = (await ann.status_at(1, ann.root)).vv
+        removal = ann.remove(b"name", fid)
+        await ann.update([removal], (1, 2), cop2=False)
+        await ann.write(fid, b"second", (3,))
+        await ann.resolve(3, ann.root)
+        await servers.settled()
+        his = before.raised([0, 1]).with_store_id(removal.store_id)
+        call = calls.ValidateAttrs(primary=ann.root, piggies=(FidAndVector(ann.root, his),))
+        for number in EVERYBODY:
+            assert servers.names(number) == [b"name"]
+            stands = (await ann.status_at(number, ann.root)).vv
+            assert stands.compare(his) is Order.DOMINATES
+            assert (await ann.ask_at(number, call)).flags == bytes(1)
 
 
 @conflicts

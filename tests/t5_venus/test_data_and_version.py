@@ -19,6 +19,7 @@ from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError
 from realmfs.vice.types import Fid, ObjectType, Status, StoreId, VersionVector
 from tests.t2b_server.test_group_client import HOME
+from tests.t2b_server.test_group_client import world as group_world
 from tests.t5_venus.test_conflicts import ROWS, collide, until_up, write
 from tests.t5_venus.test_group_conflicts import FILE, PATH, S1, equal, look_at_all, settle, split
 from tests.t5_venus.world import ME, REALM, Client, World, refused, until, world
@@ -225,6 +226,30 @@ async def test_a_directory_is_settled_with_its_names(
         assert await a.ls(place) == await b.ls(place) == ["old", "ours", "theirs"]
 
 
+async def test_a_directory_that_others_changed_too_has_all_their_names(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """The store id of our own update is on top of it, and says nothing of theirs."""
+    async with group_world(tmp_path) as made:
+        a, b = await made.client(), await made.client()
+        await a.write(f"{HOME}/old", b"1")
+        await a.drained()
+        assert await b.ls(HOME) == await a.ls(HOME) == ["old"]
+        made.net.partition(a.host)
+        await write_at_home(a, "ours")
+        await write_at_home(b, "theirs")
+        await b.drained()
+        made.net.heal()
+        a.realms.network_changed()
+        await a.drained()
+        await trio.sleep(30)
+        assert await a.ls(HOME) == await b.ls(HOME) == ["old", "ours", "theirs"]
+
+
+async def write_at_home(client: Client, name: str) -> None:
+    await client.write(f"{HOME}/{name}", b"x")
+
+
 def status(vv: VersionVector) -> Status:
     return Status(ObjectType.FILE, 1, 4, 1, vv, 0, 0, 0, False, 7, 7, 0o644, (1, 1))
 
@@ -237,5 +262,5 @@ def test_counters_alone_do_not_name_a_version() -> None:
         node.status = status(ours)
         assert node.same_version(ours)
     assert not file.same_version(ours.with_store_id(StoreId(2, 1)))
-    assert directory.same_version(ours.with_store_id(StoreId(2, 1)))
+    assert directory.same_version(ours.with_store_id(StoreId(2, 1)))  # in one place only, as far as we know
     assert file.same_version(ours.raised([2]))
