@@ -54,6 +54,7 @@ class HoardTable:
     def __init__(self, database: Database, bound: int) -> None:
         self._database = database
         self._bound = bound
+        self._at_most = self.count  # counting takes long: done anew only when this reaches the bound
 
     def all(self) -> list[HoardEntry]:
         """Return all entries, the most important first."""
@@ -64,6 +65,10 @@ class HoardTable:
         """Return the next entries in order of their ids."""
         query = f"SELECT {_COLUMNS} FROM hoard WHERE id > ? ORDER BY id LIMIT ?"
         return [_entry(row) for row in self._database.rows(query, (number, limit))]
+
+    def ids(self) -> set[int]:
+        """Return the ids of all entries."""
+        return {number for (number,) in self._database.rows("SELECT id FROM hoard")}
 
     def meant_by(self, number: int, volume: int, path: bytes) -> HoardEntry | None:
         """Return the most important entry bound to an object, or not bound yet and for its place."""
@@ -100,8 +105,11 @@ class HoardTable:
         self._database.write(
             "DELETE FROM hoard WHERE volume = ? AND path = ? AND profile = ?", (volume, path, profile)
         )
-        if self.count >= self._bound:
+        if self._at_most >= self._bound:
+            self._at_most = self.count
+        if self._at_most >= self._bound:
             raise CacheFull(f"the hoard database holds {self._bound} entries, its limit")
+        self._at_most += 1
         self._database.write(
             "INSERT INTO hoard (volume, path, uid, priority, expand, profile, bound, made)"
             " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
@@ -123,8 +131,9 @@ class HoardTable:
         An entry of the same source that is there already gives way: both would mean the same.
         """
         self._database.write(
-            "DELETE FROM hoard WHERE id <> ?1 AND (volume, profile) = (SELECT volume, profile FROM hoard"
-            " WHERE id = ?1) AND path = ?2",
+            "DELETE FROM hoard WHERE id <> ?1 AND path = ?2"
+            " AND volume = (SELECT volume FROM hoard WHERE id = ?1)"
+            " AND profile = (SELECT profile FROM hoard WHERE id = ?1)",  # one by one: so the index is used
             (number, path),
         )
         self._database.write("UPDATE hoard SET path = ?, bound = ? WHERE id = ?", (path, bound, number))

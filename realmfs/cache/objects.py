@@ -151,11 +151,16 @@ class Objects:
         """Is any object in this directory cached?"""
         return self._database.row("SELECT 1 FROM object WHERE parent = ? LIMIT 1", (number,)) is not None
 
-    def of_volume(self, key: int) -> Iterator[int]:
-        """Yield the numbers of a volume's cached objects. Change nothing meanwhile."""
-        query = f"SELECT o.number {_IN_VOLUME}"
-        for (number,) in self._database.each(query, (key,)):
-            yield number
+    def of_volume(self, key: int, page: int) -> Iterator[list[int]]:
+        """Yield the numbers of a volume's cached objects, `page` at a time; they may change between."""
+        query = (
+            f"SELECT o.number, i.vnode, i.uniquifier {_IN_VOLUME} AND (i.vnode, i.uniquifier) > (?, ?)"
+            " ORDER BY i.vnode, i.uniquifier LIMIT ?"
+        )
+        last = (-1, -1)
+        while rows := self._database.rows(query, (key, *last, page)):
+            yield [number for number, _, _ in rows]
+            last = rows[-1][1:]
 
     def of_volume_within(self, key: int, after: int, last: int) -> list[int]:
         """Return the numbers of a volume's cached objects behind `after` and up to `last`, in order."""

@@ -73,13 +73,20 @@ def tree_path(client: Client, path: str) -> str:
     Understood are a path below the mount point, `/coda/...`, and, with a working directory inside the
     mount, a path relative to that; any other is taken from the root of the tree: `realm/directory/file`.
     """
-    mount = client.call("daemon.status")["mount_point"]
+    mount = _mount_point(client)
     inside = _below(mount, os.path.abspath(path)) if mount else None
     if inside is not None:
         return inside
     if not path.startswith("/"):
         return path
     return _below("/coda", os.path.normpath(path)) or path.lstrip("/")
+
+
+@functools.lru_cache(maxsize=8)
+def _mount_point(client: Client) -> str | None:
+    """Ask only once: hoard files have thousands of paths."""
+    mount: str | None = client.call("daemon.status")["mount_point"]
+    return mount
 
 
 def _below(top: str, path: str) -> str | None:

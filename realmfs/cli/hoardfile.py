@@ -8,6 +8,7 @@ import click
 
 from realmfs.cli.daemon import tree_path
 from realmfs.cli.hoardwalk import follow, report
+from realmfs.cli.progress import Bar
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
 from realmfs.venus.hoardlanguage import Command, Kind, ordered, parse, parse_wish, write
@@ -28,12 +29,15 @@ def carry_out(client: Client, file: str) -> int:
         click.echo(str(mistake), err=True)
         click.echo(f"parse error: {lines[mistake.line - 1]}", err=True)
     failed = len(mistakes)
-    for command in ordered(commands):
-        try:
-            _one(client, command)
-        except ControlError as error:
-            click.echo(f"{name}:{command.line}:{command.column}: {error.text}", err=True)
-            failed += 1
+    todo = ordered(commands)
+    with Bar(name) as bar:
+        for number, command in enumerate(todo):
+            bar.tell(number, len(todo), is_bytes=False)
+            try:
+                _one(client, command)
+            except ControlError as error:
+                click.echo(f"{name}:{command.line}:{command.column}: {error.text}", err=True)
+                failed += 1
     return failed
 
 

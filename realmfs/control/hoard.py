@@ -178,7 +178,7 @@ class HoardMethods:
     async def verify(self, params: messages.Limited) -> messages.Verified:
         """Say whether everything hoarded is here, and what is not."""
         survey = await self._hoard.look()
-        keys = {entry.volume for entry in self._hoard.entries()}
+        keys = {context.entry.volume for context in self._hoard.contexts.roots.values()}
         volumes = [self._venus.core.volumes.by_key(key) for key in keys]
         return messages.Verified(
             ready=survey.ready and not self._hoard.mistaken(),

@@ -46,6 +46,8 @@ PAUSE = 60.0
 """Least seconds between walks that nobody asked for."""
 NAMED = 5
 """Objects missing after a walk that the log names."""
+SLICE = 200
+"""Entries taken in between two pauses."""
 TELL = 0.5
 """Seconds between two events of progress."""
 
@@ -187,13 +189,27 @@ class Hoard:
 
     async def _prepare(self, *, fetch: bool) -> Walk:
         await self.profiles.sync(self._find)
-        entries = self._core.cache.hoard.all()
-        self.contexts.follow(entries)
-        self.binder.employ(entries)
+        await self._follow()
         walk = Walk(self._means, self.contexts, fetch=fetch, tell=self._fetched)
         if fetch:
             self.progress = walk.progress
         return walk
+
+    async def _follow(self) -> None:
+        """Have a context for each entry. A page is read and taken in at once: an entry may go any time."""
+        table, foremost = self._core.cache.hoard, dict[int, HoardEntry]()
+        last = 0
+        while page := table.after(last, SLICE):
+            self.contexts.take(page)
+            for entry in page:
+                before = foremost.get(entry.volume)
+                if before is None or entry.priority > before.priority:
+                    foremost[entry.volume] = entry
+            last = page[-1].id
+            await trio.lowlevel.checkpoint()
+        if len(self.contexts.roots) != table.count:
+            self.contexts.keep(table.ids())
+        self.binder.employ(foremost)
 
     def _fetched(self, node: Node) -> None:
         if self._core.events.watched:
@@ -312,7 +328,7 @@ class Hoard:
 
     async def release(self) -> None:
         """Take the priority from what no entry wants any more."""
-        self.contexts.follow(self.entries())
+        await self._follow()
         if not self._walking.locked():  # else the walk settles it
             await self.binder.settle(self.contexts)
 
@@ -344,7 +360,7 @@ class Hoard:
         place, _ = await self._places.find(uid, self.tree_path(path))
         expand = Expand.DESCENDANTS if recursive else Expand.NONE
         contexts = Contexts()
-        contexts.follow([HoardEntry(0, place.volume, place.path, uid, 0, expand)])
+        contexts.take([HoardEntry(0, place.volume, place.path, uid, 0, expand)])
         walk = Walk(self._means, contexts, fetch=True, tell=self._fetched)
         await walk.status(validate=False)
         await walk.data()

@@ -1,6 +1,6 @@
 """Binding contexts to objects: paths walked, renamed objects found again, priorities given and taken."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import trio
@@ -75,9 +75,9 @@ class Binder:
         """Return as whom objects of a volume are validated: whose entries are there, or at all."""
         return self._users.get(volume.key, next(iter(self._users.values()), 0))
 
-    def employ(self, entries: Sequence[HoardEntry]) -> None:
-        """Note whose the entries are."""
-        self._users = {entry.volume: entry.uid for entry in reversed(entries)}
+    def employ(self, foremost: Mapping[int, HoardEntry]) -> None:
+        """Note whose the entries are, by the most important one of each volume."""
+        self._users = {volume: entry.uid for volume, entry in foremost.items()}
 
     def require_lookup(self, node: Node, uid: int) -> None:
         """Raise CodaError EACCES unless the user may list the directory."""

@@ -18,7 +18,7 @@ Contexts live in memory only and are made anew after a start: by a walk from wha
 for what the servers have promised. What must outlive a start is the priority of each object, in its row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -122,11 +122,13 @@ class Contexts:
 
     roots: dict[int, Context] = field(default_factory=dict)
 
-    def follow(self, entries: list[HoardEntry]) -> None:
-        """Have a context for each entry, and none for any other."""
-        known = {entry.id for entry in entries}
-        for gone in [number for number in self.roots if number not in known]:
+    def keep(self, ids: Collection[int]) -> None:
+        """Forget the contexts of all other entries."""
+        for gone in [number for number in self.roots if number not in ids]:
             del self.roots[gone]
+
+    def take(self, entries: Iterable[HoardEntry]) -> None:
+        """Have a context for each of these entries, as they are now."""
         for entry in entries:
             context = self.roots.get(entry.id)
             if context is None or context.entry.path != entry.path:

@@ -45,12 +45,16 @@ log = logging.getLogger(__name__)
 AT_ONCE = 192
 """Contexts in work: so many that loads of fifty fill while others are being fetched."""
 LARGE_AT_ONCE = 2
+VOLUMES_AT_ONCE = 64
+"""Volumes that are located and validated at once."""
 PAUSES = (3.0, 5.0, 10.0, 20.0)
 """Seconds before each further attempt at what got no answer."""
 LAST_LOOKS = 3
 """How often what was called back during the walk is looked at again."""
 SLICE = 100
 """Members looked at between two pauses."""
+SMALL_SLICE = 25
+"""Objects that may have to come from the database first."""
 MEDIUM_TERM = 75
 """What a point of hoard priority weighs in the priority of replacement (client.md §6)."""
 _LATER = frozenset({Code.ENOENT, Code.ENOTDIR, Code.EACCES, Code.EPERM, Code.ETIMEDOUT, Code.ENXIO})
@@ -149,26 +153,38 @@ class Walk:
         if validate:
             await self.validate()
         self._seen = self._lost()
-        for context in self._contexts.roots.values():
+        for index, context in enumerate(list(self._contexts.roots.values())):
+            if not index % SLICE:
+                await trio.lowlevel.checkpoint()
             context.state = State.SUSPECT
             self._push(context)
         await self._work(self._check)
         self.progress.phase = "data"
 
     async def validate(self) -> None:
-        """Ask whether what is cached is still what the servers have."""
+        """Ask whether what is cached is still what the servers have.
+
+        All volumes at once: each whose servers are away costs seconds the first time.
+        """
         with errand(0):
             async with trio.open_nursery() as nursery:
-                limit = trio.Semaphore(4)
+                limit, volumes = trio.Semaphore(4), trio.Semaphore(VOLUMES_AT_ONCE)
                 for row in self._core.cache.volumes.all():
+                    await volumes.acquire()
                     volume = self._core.volumes.by_key(row.key)
-                    try:
-                        await self._core.enter(volume)
-                    except CodaError as error:
-                        log.debug("%s cannot be located: %s", volume, error)
-                        continue
-                    if volume.reachable:
-                        await self._validate_volume(volume, nursery, limit)
+                    nursery.start_soon(self._enter_and_validate, volume, nursery, limit, volumes)
+
+    async def _enter_and_validate(
+        self, volume: VolumeState, nursery: trio.Nursery, limit: trio.Semaphore, volumes: trio.Semaphore
+    ) -> None:
+        try:
+            await self._core.enter(volume)
+            if volume.reachable:
+                await self._validate_volume(volume, nursery, limit)
+        except CodaError as error:
+            log.debug("%s cannot be located: %s", volume, error)
+        finally:
+            volumes.release()
 
     async def _validate_volume(
         self, volume: VolumeState, nursery: trio.Nursery, limit: trio.Semaphore
@@ -176,19 +192,19 @@ class Walk:
         size = self._core.settings.validate_batch
         batch: list[Node] = []
         covered = await shown(self._means.stamps, volume, self._means.binder.user_of(volume))
-        for index, number in enumerate(list(self._core.cache.objects.of_volume(volume.key))):
-            if not index % SLICE:
-                await trio.lowlevel.checkpoint()
-            node = self._core.nodes.cached(number)
-            if node is not None and node.status is not None and not node.valid and not node.stale:
-                if covered and self._means.stamps.hold(volume):
-                    self._means.stamps.cover(node)
-                    continue
-                batch.append(node)
-            if len(batch) == size:
-                await limit.acquire()
-                nursery.start_soon(self._renew, volume, batch, limit)
-                batch = []
+        for numbers in self._core.cache.objects.of_volume(volume.key, SMALL_SLICE):
+            await trio.lowlevel.checkpoint()
+            for number in numbers:
+                node = self._core.nodes.cached(number)
+                if node is not None and node.status is not None and not node.valid and not node.stale:
+                    if covered and self._means.stamps.hold(volume):
+                        self._means.stamps.cover(node)
+                        continue
+                    batch.append(node)
+                if len(batch) == size:
+                    await limit.acquire()
+                    nursery.start_soon(self._renew, volume, batch, limit)
+                    batch = []
         if batch:
             await limit.acquire()
             nursery.start_soon(self._renew, volume, batch, limit)

@@ -208,7 +208,9 @@ def test_statistics_of_a_volume(world: World) -> None:
     with world.cache.transaction():
         other = world.cache.inodes.new(world.realm, Fid(5, 2, 2))
         world.cache.objects.add(ObjectRow(other, world.realm, Fid(5, 2, 2), status=status()))
-    assert set(world.cache.objects.of_volume(world.volume.key)) == numbers
+    pages = list(world.cache.objects.of_volume(world.volume.key, 2))
+    assert [len(page) for page in pages] == [2, 1]
+    assert {number for page in pages for number in page} == numbers
     assert world.cache.objects.count_in(world.volume.key) == 3
     assert set(world.cache.objects.children(world.root)) == numbers - {world.root}
 

@@ -697,3 +697,22 @@ async def test_what_changes_during_a_walk_comes_with_it(
         await hoard.add(ME.uid, f"{REALM}/src", DEEP)
         assert (await hoard.walk()).survey.ready
         await all_here(client, contents)
+
+
+async def test_looking_without_servers_waits_for_all_of_them_at_once(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as w:
+        names = [f"r{number}.test" for number in range(12)]
+        realms = [await w.add_realm(name, f"10.0.2.{number}") for number, name in enumerate(names, 1)]
+        a = await w.client()
+        for name in (REALM, *names):
+            await a.ls(f"/{name}")
+        await a.venus.hoard.add(ME.uid, f"/{REALM}", Wish(100))
+        for one in (w.realm, *realms):
+            await one.stop()
+        await a.restart()
+        began = trio.current_time()
+        survey = await a.venus.hoard.look()
+        assert survey.ready
+        assert trio.current_time() - began < 10.0

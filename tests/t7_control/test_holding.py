@@ -51,12 +51,14 @@ READERS: dict[str, dict[str, Any]] = {
     "cache.usage": {},
     "conflicts.show": {},
     "hoard.status": {},
+    "hoard.verify": {"limit": 100},
+    "hoard.plan": {"limit": 100},
     "hoard.profiles": {},
     "path.stat": {"path": REALM},
     "path.list": {"path": "", "states": True},
     "writeback": {},
 }
-"""What looks at what is here, with parameters. Hoard walks and all that asks servers are tasks below."""
+"""What looks at what is here, with parameters. All that asks servers are tasks below."""
 
 
 class Holding(trio.abc.Instrument):
