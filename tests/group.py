@@ -37,7 +37,17 @@ from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError
 from realmfs.vice.log import AnyRecord, pack_log, thread
 from realmfs.vice.tokens import Token, TokenKey
-from realmfs.vice.types import FILE_SUBSYSTEM, ClientId, Fid, FidRange, ObjectType, Rights, Status, StoreId
+from realmfs.vice.types import (
+    FILE_SUBSYSTEM,
+    ClientId,
+    Fid,
+    FidRange,
+    ObjectType,
+    Rights,
+    Status,
+    StoreId,
+    VersionVector,
+)
 from tests.fakenet import FakeNetwork
 from tests.t2b_server.harness import Client
 
@@ -287,13 +297,27 @@ class GroupClient(Client):
         granted = (await self.ask_at(number, call)).range.checked(1, kind is ObjectType.DIRECTORY)
         return next(iter(granted.fids(self.volume)))
 
-    async def update(self, records: Sequence[AnyRecord], at: Sequence[int], *, cop2: bool = True) -> None:
-        """Reintegrate the same records at each of some servers; then the second phase, unless told not to."""
+    async def vectors_at(self, number: int, records: Sequence[AnyRecord]) -> dict[Fid, VersionVector]:
+        """Ask one server for the versions of what records touch."""
+        await self.ask_at(number, calls.GetTime())
+        self.connection = self.connections[number]
+        return await self.vectors(records)
+
+    async def update(
+        self,
+        records: Sequence[AnyRecord],
+        at: Sequence[int],
+        *,
+        cop2: bool = True,
+        known: dict[Fid, VersionVector] | None = None,
+    ) -> None:
+        """Reintegrate the same records at each of some servers; then the second phase, unless told not to.
+
+        `known` are the versions that they rest on; None: at each server those that it has.
+        """
         for number in at:
-            await self.ask_at(number, calls.GetTime())
-            self.connection = self.connections[number]
-            vectors = await self.vectors(records)
-            packed = pack_log(thread(records, vectors))
+            vectors = await self.vectors_at(number, records)
+            packed = pack_log(thread(records, vectors if known is None else known))
             call = calls.Reintegrate(volume=self.volume, log_size=len(packed))
             await self.ask_at(number, call, source=BytesSource(packed))
         self._last = {record.store_id: None for record in records}

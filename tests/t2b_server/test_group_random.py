@@ -88,10 +88,10 @@ class Chaos:
 
     async def update(self, records: list[AnyRecord], at: list[int]) -> list[int]:
         """Have it executed wherever it can be; the second phase gets lost now and then."""
-        done = []
-        for number in at:
+        done, known = [], await self.client.vectors_at(at[0], records)
+        for number in at:  # the same at each: a client knows one version, whoever has another one refuses
             try:
-                await self.client.update(records, (number,), cop2=False)
+                await self.client.update(records, (number,), cop2=False, known=known)
                 done.append(number)
             except (CodaError, RpcError):
                 continue
