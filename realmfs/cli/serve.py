@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,10 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
     help="What clients are told; an address of this machine. Default 127.0.0.1; of server N: 127.0.0.N.",
 )  # fmt: skip
 @click.option(
+    "--also-at", "also_at", multiple=True, metavar="IP",
+    help="Serve at this address of the machine, too, for clients that do not reach the other.",
+)  # fmt: skip
+@click.option(
     "--server", "member", callback=member_of, metavar="N/M",
     help="Be server N of M, each with replicas of all volumes; all/M: be all of them, at M addresses.",
 )  # fmt: skip
@@ -97,6 +102,7 @@ def command(
     realm: str,
     data: Path,
     address: str | None,
+    also_at: tuple[str, ...],
     member: tuple[int | None, int],
     auth_port: int | None,
     source: Path | None,
@@ -124,7 +130,8 @@ def command(
                 store = stores.enter_context(prepare(wanted, number, place[0]))
                 unlock(store.protection, passphrase_file)
                 certificates = _certificates(store.directory, tls)
-                running.append(_Running(store, place, auth_port, certificates, tls == "require"))
+                others = [_place(other, number, count, numbers[0])[0] for other in also_at]
+                running.append(_Running(store, place, others, auth_port, certificates, tls == "require"))
             trio.run(_serve, wanted, running)
     except (StoreError, ProtectionError) as error:
         raise click.ClickException(str(error)) from error
@@ -158,6 +165,7 @@ class _Running:
 
     store: ServerStore
     place: tuple[str, int]
+    also_at: Sequence[str]
     auth_port: int | None
     certificates: Certificates | None
     tls_only: bool
@@ -182,10 +190,11 @@ async def _serve(wanted: Wanted, running: list[_Running]) -> None:
 async def _bind(wanted: Wanted, one: _Running) -> tuple[RealmServer, str]:
     """Take a server's addresses; return it with a line on where they are."""
     certificates = one.certificates
-    server = await RealmServer.bind(one.store, *one.place, one.auth_port, certificates)
+    server = await RealmServer.bind(one.store, *one.place, one.auth_port, certificates, also_at=one.also_at)
     server.file_server.tls_only = one.tls_only
     announce(wanted, one.store)
     files, logins = ("{}:{}".format(*place) for place in (server.file_address, server.auth_address))
     which = f" as server {one.store.number} of {wanted.count}" if wanted.count > 1 else ""
     by_tls = "" if certificates is None else f", TLS by {certificates.certificate}"
-    return server, f"serving {wanted.realm}{which} at {files}, auth2 at {logins}{by_tls}"
+    also = f", also at {', '.join(one.also_at)}" if one.also_at else ""
+    return server, f"serving {wanted.realm}{which} at {files}, auth2 at {logins}{also}{by_tls}"

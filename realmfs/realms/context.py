@@ -17,7 +17,7 @@ from realmfs.rpc2.tunnel import connect_tcp
 from realmfs.vice.types import ClientId, Fid
 
 MAX_BACKGROUND = 64
-MAX_BROKEN = 1000
+MAX_CHANGED = 1000
 UPDATE_SECONDS = 2.0
 """Within what time of the break of a promise the update that broke it is at every server."""
 
@@ -40,8 +40,8 @@ class Context:
     """How to reach the TCP port of a server."""
     open_port: Callable[[Address], Awaitable[Transport]] = udp_transport
     """How to open a port of our own."""
-    broken: dict[Fid, float] = field(default_factory=dict)
-    """When promises were broken lately, the oldest first (trio's clock)."""
+    changed: dict[Fid, float] = field(default_factory=dict)
+    """When others changed objects lately, as far as we were told, the oldest first (trio's clock)."""
     nursery: trio.Nursery | None = None
     _running: set[Any] = field(default_factory=set)
 
@@ -54,14 +54,22 @@ class Context:
     def promise_broken(self, fid: Fid) -> None:
         """Note that somebody changes an object."""
         self.breaks += 1
-        self.broken.pop(fid, None)
-        self.broken[fid] = trio.current_time()
-        while len(self.broken) > MAX_BROKEN:
-            del self.broken[next(iter(self.broken))]
+        self.note_change(fid)
+
+    def note_change(self, fid: Fid) -> None:
+        """Note that somebody else has changed an object, or is about to."""
+        self.changed.pop(fid, None)
+        self.changed[fid] = trio.current_time()
+        while len(self.changed) > MAX_CHANGED:
+            del self.changed[next(iter(self.changed))]
+
+    def since_change(self, fid: Fid) -> float:
+        """Return how many seconds ago another client was heard to change an object; infinity: never."""
+        return trio.current_time() - self.changed.get(fid, -inf)
 
     def is_being_changed(self, fid: Fid) -> bool:
         """Whether another client's update of an object may not have reached every server yet."""
-        return trio.current_time() - self.broken.get(fid, -inf) < UPDATE_SECONDS
+        return self.since_change(fid) < UPDATE_SECONDS
 
     def background(self, key: Any, work: Callable[[], Awaitable[object]]) -> bool:
         """Run `work` in the background unless work with the same key is running. False: it was not started.

@@ -26,15 +26,15 @@ import trio
 
 from realmfs.realms.collate import collate_read
 from realmfs.realms.context import Context
-from realmfs.realms.cop2 import LULL, Cop2Queue
+from realmfs.realms.cop2 import LULL, SHARED_SECONDS, Cop2Queue, KeptLogs, SecondPhase
 from realmfs.realms.round import Answers, Call, Patience, ask
 from realmfs.realms.server import Server, State
 from realmfs.realms.types import ANYUSER
 from realmfs.realms.volume import Replica
 from realmfs.vice.calls import Cop2, Resolve
-from realmfs.vice.cop2 import CALL_ENTRIES, PIGGY_ENTRIES, Cop2Entry, pack_entries
+from realmfs.vice.cop2 import CALL_ENTRIES, PIGGY_ENTRIES, pack_entries
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid
+from realmfs.vice.types import Fid, VersionFlags, VersionVector
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,10 @@ RESOLVE_INTERVAL = 10.0
 MAX_RESOLVED = 1000
 OTHERS_PAUSE = 0.2
 """Seconds before servers among which another client's update goes round are asked again."""
-MAX_OTHERS = 15
+MAX_OTHERS = 20
 """How often that is done for one question, if one update follows the other."""
+AT_REST = 1.0
+"""Seconds for which replicas that wait for a second phase must stay as they are before they are resolved."""
 
 
 class Core:
@@ -71,6 +73,7 @@ class Core:
         self.replicas = tuple(replicas)
         self.servers: dict[int, Server] = {replica.slot: replica.server for replica in replicas}
         self.cop2 = Cop2Queue()
+        self._kept = KeptLogs()
         self.updating = trio.Lock()
         self.contended = 0
         """How many updates in a row met a volume that somebody else had locked."""
@@ -82,6 +85,8 @@ class Core:
         """Whether `updating` is held by a resolution."""
         self._resolved: dict[Fid, float] = {}
         """When objects were last resolved in the background."""
+        self._pictures: dict[Fid, tuple[tuple[VersionVector, ...], float]] = {}
+        """The versions of replicas that differed when we last looked, and since when."""
         self._unequal: dict[Fid, None] = {}
         """Objects to be resolved in the background, the oldest first."""
         self._flushing = trio.Lock()
@@ -186,15 +191,57 @@ class Core:
 
     # second phases
 
-    def piggy(self) -> tuple[bytes, list[Cop2Entry]]:
-        """Return what may ride on the next call to the whole group, and whom to tell of its success."""
-        batch = self.cop2.batch(PIGGY_ENTRIES)
-        return pack_entries(batch), batch
+    @property
+    def all_ours(self) -> bool:
+        """Whether every server of the group is known to run realmfs, too; False until all were met."""
+        return all(server.ours for server in self.servers.values())
 
-    async def before_update(self, patience: Patience) -> tuple[bytes, list[Cop2Entry]]:
+    def is_shared(self, directory: Fid) -> bool:
+        """Whether others change a directory lately, at servers to which that matters (cop2.py)."""
+        alone = not self.replicated or len(self.servers) < 2 or self.all_ours
+        return not alone and self.context.since_change(directory) < SHARED_SECONDS
+
+    def piggy(self) -> tuple[bytes, list[SecondPhase]]:
+        """Return what may ride on the next call to the whole group, and whom to tell of its success.
+
+        Nothing does where each server must be told something else.
+        """
+        if self._apart:
+            return b"", []
+        batch = self.cop2.batch(PIGGY_ENTRIES)
+        return pack_entries(second.entry for second in batch), batch
+
+    async def before_update(self, patience: Patience) -> tuple[bytes, list[SecondPhase]]:
         """Deliver what the next update, on which the rest rides, must not overtake (cop2.py)."""
-        await self.flush_cop2(patience, all_but=PIGGY_ENTRIES)
+        await self.flush_cop2(patience, all_but=0 if self._apart else PIGGY_ENTRIES)
         return self.piggy()
+
+    @property
+    def _apart(self) -> bool:
+        """Whether something that waits may not ride on other calls, which are the same for all servers."""
+        return any(map(self._leaves_logs, self.cop2.batch(PIGGY_ENTRIES)))
+
+    def _leaves_logs(self, second: SecondPhase) -> bool:
+        """Whether a second phase must leave the logs of its directories alone."""
+        changed = self.context.since_change
+        return not self.all_ours and any(self._kept.keeps(one, changed(one)) for one in second.directories)
+
+    def _cop2_call(self, batch: Sequence[SecondPhase]) -> Call:
+        """Return the call that delivers some: to all the same, or to each its own."""
+        apart = [self._leaves_logs(second) for second in batch]
+        for second, kept in zip(batch, apart, strict=True):
+            for directory in second.directories:
+                self._kept.note(directory, kept)
+
+        def body(slot: int | None) -> bytes:
+            strings = [
+                pack_entries([second.entry], keep=slot if kept else None)
+                for second, kept in zip(batch, apart, strict=True)
+            ]
+            return Cop2(entries=b"".join(strings)).pack()
+
+        own = {slot: body(slot) for slot in self.servers} if any(apart) else {}
+        return Call(Cop2.OPCODE, body(None), own)
 
     def deliver_cop2(self) -> None:
         """Have the queue delivered in the background, if somebody is there to get it."""
@@ -202,7 +249,7 @@ class Core:
             self.context.background((self, "cop2"), self._deliver_cop2)
 
     async def _deliver_cop2(self) -> None:
-        if len(self.cop2) <= PIGGY_ENTRIES:
+        if len(self.cop2) <= PIGGY_ENTRIES and not self._apart:
             await trio.sleep(LULL)
         async with self.updating:  # not beside an update: some servers would have executed that already
             await self.flush_cop2()
@@ -217,8 +264,7 @@ class Core:
                 if not any(replica.server.available for replica in self.replicas):
                     return
                 batch = self.cop2.batch(CALL_ENTRIES)
-                call = Call(Cop2.OPCODE, Cop2(entries=pack_entries(batch)).pack())
-                answers = await self.ask(call, ANYUSER, patience)
+                answers = await self.ask(self._cop2_call(batch), ANYUSER, patience)
                 codes = [answer.code for answer in answers.values()]
                 if collate_read(codes) not in (Code.SUCCESS, Code.EASYRESOLVE):
                     log.info("volume %x: COP2 not delivered: %s", self.volume_id, [c.name for c in codes])
@@ -249,6 +295,10 @@ class Core:
         while self._unequal:
             fid = next(iter(self._unequal))
             try:
+                for _ in range(MAX_OTHERS):
+                    if not self._others_change(fid):
+                        break
+                    await trio.sleep(OTHERS_PAUSE)
                 await self.resolve(fid, self.patience(RESOLVE_PATIENCE))
             except CodaError as error:
                 log.info("%s: resolution in the background: %s", fid, error)
@@ -272,13 +322,15 @@ class Core:
 
         If an update of ours was under way, or its second phase not delivered, that explains the difference:
         then nothing is resolved yet. So does an update of another client's that has just broken our promise;
-        it may have reached some servers only. But not `at_once`: that was waited for long enough. Outcomes of
-        Resolve other than that show in the next answers.
+        it may have reached some servers only. And so may a replica that is marked for a second phase: unless
+        nothing moves any more, that is awaited, for one that comes during a resolution makes a conflict of
+        it (cop2.py). But not `at_once`: that was waited for long enough. Outcomes of Resolve other than that
+        show in the next answers.
         """
         if not self.replicated:
             return True
         ours = self.ours_under_way
-        if not (ours or at_once) and self._others_change(fid):
+        if not (ours or at_once) and (self._others_change(fid) or self._moves(fid)):
             await trio.sleep(OTHERS_PAUSE)
             return False
         try:
@@ -292,6 +344,22 @@ class Core:
         except CodaError as error:
             log.info("%s: resolution: %s", fid, error)
         return not ours
+
+    def differ(self, fid: Fid, versions: Sequence[VersionVector]) -> None:
+        """Note the versions of replicas that differ, and since when they have been just these."""
+        picture = tuple(versions)
+        known = self._pictures.pop(fid, None)
+        if known is None or known[0] != picture:
+            known = picture, trio.current_time()
+        self._pictures[fid] = known
+        if len(self._pictures) > MAX_RESOLVED:
+            del self._pictures[next(iter(self._pictures))]
+
+    def _moves(self, fid: Fid) -> bool:
+        """Whether replicas that differ wait for a second phase, and may still get it."""
+        versions, since = self._pictures.get(fid, ((), -inf))
+        waits = any(vv.flags & VersionFlags.COP2PENDING for vv in versions)
+        return waits and trio.current_time() - since < AT_REST
 
     def _others_change(self, fid: Fid) -> bool:
         changed = {fid, self.parents.get(fid, fid)}

@@ -60,7 +60,7 @@ class Group:
     @property
     def ours(self) -> bool:
         """Whether every server of the group is known to run realmfs, too; False until all were met."""
-        return all(replica.server.ours for replica in self.core.replicas)
+        return self.core.all_ours
 
     @property
     def silence(self) -> float:
@@ -77,6 +77,17 @@ class Group:
     async def get_attr(self, fid: Fid, user: int, *, patience: float | None = None) -> Attributes:
         """Ask for an object's status."""
         return await reading.get_attr(self.core, fid, user, self.core.patience(patience))
+
+    async def settled(self, directory: Fid, user: int) -> VersionVector | None:
+        """Return the version of a directory that others change, too, once it is the same at all servers up.
+
+        An update made without it would need resolution, and in the midst of theirs end in a conflict
+        (cop2.py). None: nobody else was heard to change it, or these servers do not mind.
+        """
+        if not self.core.is_shared(directory):
+            return None
+        patience = self.core.patience(None)
+        return (await reading.get_attr(self.core, directory, user, patience, weakly=False)).status.vv
 
     async def holders(
         self, fid: Fid, store_id: StoreId, user: int, *, patience: float | None = None
@@ -305,10 +316,15 @@ class Group:
         """
         return await store.run(self.core, record, self.core.patience(patience).seconds)
 
-    def queue_cop2(self, store_id: StoreId, update_set: Sequence[int]) -> None:
-        """Have the second phase of an update delivered soon; `update_set` are the slots that executed it."""
+    def queue_cop2(
+        self, store_id: StoreId, update_set: Sequence[int], directories: Sequence[Fid] = ()
+    ) -> None:
+        """Have the second phase of an update delivered soon.
+
+        `update_set` are the slots that executed it, `directories` what it changed of that kind.
+        """
         if self.core.replicated and update_set:
-            self.core.cop2.put(store_id, update_set)
+            self.core.cop2.put(store_id, update_set, directories)
             self.core.deliver_cop2()
 
     async def flush_cop2(self) -> None:

@@ -108,14 +108,18 @@ def agree(
             or not _weakly_equal([status.vv for status in statuses.values()])
         ):
             _note_parent(core, fid, statuses)
+            core.differ(fid, [statuses[slot].vv for slot in sorted(statuses)])
             return Code.ESYNRESOLVE
         else:
             core.context.background(("second phase", fid), partial(_see_second_phase, core, fid))
             return Agreement(core.primary_of(dominant), dominant, False)
     easy = code is Code.EASYRESOLVE or len(dominant) < len(statuses)
     if easy and not core.sends:  # else it is our own update that has not reached all of them yet
-        _note_parent(core, fid, statuses)
-        core.resolve_later(fid)
+        if code is Code.SUCCESS and _weakly_equal([status.vv for status in statuses.values()]):
+            core.context.background(("second phase", fid), partial(_see_second_phase, core, fid))
+        else:
+            _note_parent(core, fid, statuses)
+            core.resolve_later(fid)
     promised = not easy and promise_stands(core, answers, {s: st.callback for s, st in statuses.items()})
     return Agreement(core.primary_of(dominant), dominant, promised)
 
@@ -174,8 +178,8 @@ def _note_parent(core: Core, fid: Fid, statuses: Mapping[int, Status]) -> None:
             core.parents[fid] = Fid(fid.volume, *status.parent)
 
 
-async def get_attr(core: Core, fid: Fid, user: int, patience: Patience) -> Attributes:
-    """Ask all members for an object's status."""
+async def get_attr(core: Core, fid: Fid, user: int, patience: Patience, *, weakly: bool = True) -> Attributes:
+    """Ask all members for an object's status; `weakly` as in `agree`."""
 
     async def attempt() -> Attributes | Code:
         piggy, batch = core.piggy()
@@ -188,7 +192,8 @@ async def get_attr(core: Core, fid: Fid, user: int, patience: Patience) -> Attri
             patience,
         )
         replies = parse(core, answers, GetAttr.Reply)
-        agreed = agree(core, fid, answers, {slot: r.status for slot, r in replies.items()}, patience)
+        statuses = {slot: reply.status for slot, reply in replies.items()}
+        agreed = agree(core, fid, answers, statuses, patience, weakly=weakly)
         if isinstance(agreed, Code):
             return agreed
         core.cop2.delivered(batch)

@@ -24,6 +24,7 @@ from dataclasses import replace
 import trio
 
 from realmfs.realms.collate import collate_update
+from realmfs.realms.cop2 import SecondPhase
 from realmfs.realms.core import Core
 from realmfs.realms.reading import parse
 from realmfs.realms.round import Answers, Call, Patience
@@ -31,7 +32,6 @@ from realmfs.realms.types import Reintegrated
 from realmfs.realms.volume import Replica
 from realmfs.rpc2.transfer import BytesSource
 from realmfs.vice.calls import MAX_STALE_DIRS, Reintegrate, SetAcl, SetVolumeStatus
-from realmfs.vice.cop2 import Cop2Entry
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.types import Fid, Status, StoreId, VolumeStatus
 
@@ -134,11 +134,13 @@ async def reintegrate(
     return _outcome(core, answers, batch)
 
 
-def _outcome(core: Core, answers: Answers, batch: list[Cop2Entry]) -> Reintegrated:
+def _outcome(core: Core, answers: Answers, batch: list[SecondPhase]) -> Reintegrated:
     replies = parse(core, answers, Reintegrate.Reply)
     stale: dict[Fid, None] = {}
     for reply in replies.values():
         stale |= dict.fromkeys(reply.stale_dirs)
+    for fid in stale:  # somebody has changed them of whose changes the log did not know
+        core.context.note_change(fid)
     if executed(answers):
         core.cop2.delivered(batch)
     overflow = any(len(reply.stale_dirs) >= MAX_STALE_DIRS for reply in replies.values())
@@ -244,7 +246,7 @@ async def _simple_update(
             raise CodaError(collate_update([answer.code for answer in answers.values()], reintegrating=False))
         core.cop2.delivered(batch)
         if core.replicated:
-            core.cop2.put(store_id, slots)
+            core.cop2.put(store_id, slots, (fid,))
             core.deliver_cop2()
     if len(slots) < len(answers):
         core.resolve_later(fid)

@@ -36,12 +36,12 @@ ANY_SUBSYSTEM = 0
 
 
 class Transport(Protocol):
-    """Something that carries datagrams: a UDP socket, a tunnel, a port of the fake network.
+    """Something that carries datagrams: a UDP socket, a tunnel, a port of the fake network."""
 
-    `dropped` counts the datagrams that `send` could not get rid of.
-    """
-
-    dropped: int
+    @property
+    def dropped(self) -> int:
+        """How many datagrams `send` could not get rid of."""
+        ...
 
     @property
     def address(self) -> Address:

@@ -1,4 +1,4 @@
-"""Clients that come through TLS: a listener on the TCP port beside the UDP socket of the file service.
+"""Clients that come through TLS: a listener on the TCP port beside each UDP socket of the file service.
 
 Each tunnel is a client of its own, whose calls and callbacks go through it only. When it breaks the client is
 forgotten at once, as if it had taken leave: nothing could be delivered to it any more, and no writer waits
@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, Self
 
 import trio
@@ -43,28 +43,32 @@ class Host(Protocol):
 
 
 class Tunnels:
-    """The listener of one server, and the tunnels that came of it."""
+    """The listeners of one server, and the tunnels that came of them."""
 
-    def __init__(self, listener: trio.SocketListener, certificates: Certificates) -> None:
-        """Take a listening socket; `bind` opens one."""
-        self._listener = listener
+    def __init__(self, listeners: Sequence[trio.SocketListener], certificates: Certificates) -> None:
+        """Take listening sockets; `bind` opens them."""
+        self._listeners = listeners
         self._certificates = certificates
         self._from: Counter[str] = Counter()
 
     @classmethod
-    async def bind(cls, certificates: Certificates, address: Address) -> Self:
-        """Listen. Raises StoreError: the port is taken, or there is no certificate to be used."""
+    async def bind(cls, certificates: Certificates, address: Address, also_at: Sequence[str] = ()) -> Self:
+        """Listen, at other addresses, too. Raises StoreError: the port is taken, there is no certificate."""
         certificates.context()
-        host, port = address
-        try:
-            (listener,) = await trio.open_tcp_listeners(port, host=host)
-        except OSError as error:
-            raise StoreError(f"cannot listen for TLS at {host}:{port}: {error.strerror}") from error
-        return cls(listener, certificates)
+        first, port = address
+        listeners: list[trio.SocketListener] = []
+        for host in (first, *also_at):
+            try:
+                listeners += await trio.open_tcp_listeners(port, host=host)
+            except OSError as error:
+                cls(listeners, certificates).close()
+                raise StoreError(f"cannot listen for TLS at {host}:{port}: {error.strerror}") from error
+        return cls(listeners, certificates)
 
     def close(self) -> None:
-        """Give the port back, before `run`."""
-        self._listener.socket.close()
+        """Give the ports back, before `run`."""
+        for listener in self._listeners:
+            listener.socket.close()
 
     async def run(self, host: Host) -> None:
         """Take in clients until cancelled."""
@@ -74,7 +78,7 @@ class Tunnels:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._mind_the_certificate)
-            await trio.serve_listeners(serve, [self._listener])
+            await trio.serve_listeners(serve, list(self._listeners))
 
     async def _serve(self, stream: trio.SocketStream, host: Host) -> None:
         try:

@@ -19,6 +19,10 @@ again: all its directories are fetched, and all its files must still be of the v
 
 What is refused though we know better, because a server that is down has what the others lack, waits for it.
 
+Of directories that other clients change, too, the version is asked for last, and the records name it instead
+of the one that is cached: servers give a directory that is changed in ignorance of its version a store id of
+each one's own, and it must be resolved (reintegration.md §2.7).
+
 What comes between this look and the call is not seen: that is as long as one round trip.
 """
 
@@ -27,9 +31,11 @@ from math import inf
 
 import trio
 
+from realmfs.cache.log import LogEntry
 from realmfs.realms.group import Group
-from realmfs.venus.commit import vectors_of
+from realmfs.venus.commit import Bases, Committer, vectors_of
 from realmfs.venus.core import Core
+from realmfs.venus.flight import full_record, sent_as
 from realmfs.venus.theirs import fetch_directory
 from realmfs.venus.volume import VolumeState
 from realmfs.vice.errors import CodaError, Code
@@ -65,8 +71,9 @@ _GONE = frozenset({Code.ENOENT, Code.VNOVNODE})
 class Certifier:
     """Looks at batches of one volume."""
 
-    def __init__(self, core: Core, volume: VolumeState) -> None:
+    def __init__(self, core: Core, volume: VolumeState, committer: Committer) -> None:
         self._core = core
+        self._committer = committer
         self._volume = volume
         self._room = 0.0
         self._room_until = -inf
@@ -87,6 +94,22 @@ class Certifier:
             found = -1, Code.EDQUOT
         if found is None and thorough:
             found = await self._versions_refused(records, uid)
+        return found
+
+    async def bases(self, entries: Sequence[LogEntry]) -> Bases:
+        """Return the versions that the servers have of directories in a batch which others change, too.
+
+        Waits until they agree on them. Raises CodaError.
+        """
+        records = [full_record(self._core, entry) for entry in entries]
+        parents = {parent for record in records for parent in _parents(record)}
+        consulted = self._committer.consulted(self._volume, records, parents)
+        made = {record.fid for record in records if isinstance(record, MakeDir)}
+        group, found = self._core.group(self._volume), dict[Fid, VersionVector]()
+        for fid in sorted((parents | consulted.keys()) - made):
+            vv = await group.settled(fid, sent_as(entries[0]))
+            if vv is not None:
+                found[fid] = vv
         return found
 
     async def is_ahead(self, records: Sequence[AnyRecord], uid: int) -> bool:

@@ -17,8 +17,9 @@ looks would have them resolved one by one.
 
 import functools
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from realmfs.cache.log import LogEntry
 from realmfs.realms.types import Reintegrated
@@ -37,10 +38,13 @@ from realmfs.vice.log import (
     last_store_ids,
     unpack_log,
 )
-from realmfs.vice.types import Fid, VersionVector
+from realmfs.vice.types import Fid, StoreId, VersionVector
 
 log = logging.getLogger(__name__)
 
+Bases = Mapping[Fid, VersionVector]
+"""Versions that records begin from instead of the cached ones: of directories that others change, too."""
+NO_BASES: Bases = MappingProxyType({})
 PROBES = 3  # objects of a batch that are asked for to learn whether it was executed
 
 
@@ -57,26 +61,35 @@ class Committer:
         entries: Sequence[LogEntry],
         records: Sequence[AnyRecord],
         outcome: Reintegrated,
+        bases: Bases = NO_BASES,
     ) -> None:
-        """Advance versions, delete the records, queue the second phase. No checkpoint."""
+        """Advance versions, delete the records, queue the second phase. No checkpoint.
+
+        Where `bases` are other versions than the cached ones, what is cached is none of the servers' yet.
+        """
         core, slots = self._core, outcome.update_set
-        vectors = committed(records, vectors_of(core, volume, records), slots)
-        seconds = dict.fromkeys(last_store_ids(records).values())
-        for fid, vv in self._consulted(volume, records, vectors).items():
+        rebased = {fid for fid, vv in bases.items() if not _same(version_of(core, volume, fid), vv)}
+        vectors = committed(records, {**vectors_of(core, volume, records), **bases}, slots)
+        seconds: dict[StoreId, list[Fid]] = {}
+        for fid, store_id in last_store_ids(records).items():
+            seconds.setdefault(store_id, []).append(fid)
+        for fid, vv in self.consulted(volume, records, vectors, bases).items():
             vectors[fid] = vv.raised(slots)
-            seconds[vv.store_id] = None
+            seconds.setdefault(vv.store_id, []).append(fid)
         stale = {fid[1:] for fid in (vectors if outcome.stale_overflow else outcome.stale_dirs)}
         with core.cache.transaction():
             cleaned = core.cache.log.remove(core.cache.log.current(entries))
             for fid, vv in vectors.items():
+                if fid in rebased:
+                    continue
                 if fid.is_directory and fid[1:] in stale and self._is_outdated(volume, fid, cleaned):
                     vv = vv.with_store_id(core.cache.log.new_store_id())
                 self._advance(volume, fid, vv)
             core.nodes.cleaned(cleaned)
         group = core.group(volume)
-        for store_id in seconds:
-            group.queue_cop2(store_id, slots)
-        self._suspect(volume, vectors if outcome.stale_overflow else outcome.stale_dirs)
+        for store_id, fids in seconds.items():
+            group.queue_cop2(store_id, slots, [fid for fid in fids if fid.is_directory])
+        self._suspect(volume, vectors if outcome.stale_overflow else {*outcome.stale_dirs, *rebased})
         if outcome.needs_resolve:
             core.flights.start(("resolve", volume.key), lambda: self._resolve(volume, list(vectors)))
         self._renew((core.nodes.in_memory(number) for number in cleaned), entries[0].uid)
@@ -84,10 +97,14 @@ class Committer:
             volume.drained.unpark_all()
         core.shrunk.unpark_all()
 
-    def _consulted(
-        self, volume: VolumeState, records: Sequence[AnyRecord], changed: Collection[Fid]
+    def consulted(
+        self,
+        volume: VolumeState,
+        records: Sequence[AnyRecord],
+        changed: Collection[Fid],
+        bases: Bases = NO_BASES,
     ) -> dict[Fid, VersionVector]:
-        """Return the directories that servers raised without a change, with the versions they had.
+        """Return the directories that servers raise without a change, with the versions they have before.
 
         Where we are wrong, the store id still says that what is cached is what the servers have, but not of a
         directory in one place only (`Node.same_version`), of which there is no second phase either.
@@ -100,7 +117,7 @@ class Committer:
             above = self._directory_of(volume, fid)
             if above is None or above in changed or above in found:
                 continue
-            vv = version_of(core, volume, above)
+            vv = bases.get(above) or version_of(core, volume, above)
             if vv is not None and not vv.is_runt:
                 found[above] = vv
         return found
@@ -208,6 +225,10 @@ class Committer:
         for fid, store_id in (*finals[:1], *finals[1:][-PROBES:]):
             slots.update(await group.holders(fid, store_id, entries[0].uid))
         return tuple(sorted(slots))
+
+
+def _same(one: VersionVector | None, other: VersionVector) -> bool:
+    return one is not None and one.store_id == other.store_id
 
 
 def vectors_of(core: Core, volume: VolumeState, records: Sequence[AnyRecord]) -> dict[Fid, VersionVector]:

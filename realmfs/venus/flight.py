@@ -11,7 +11,7 @@ from realmfs.cache.log import LogEntry
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.transfer import BytesSource, FileSource, Source
 from realmfs.venus.batch import Batch
-from realmfs.venus.commit import vectors_of
+from realmfs.venus.commit import NO_BASES, Bases, vectors_of
 from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
 from realmfs.venus.volume import VolumeState
@@ -39,6 +39,7 @@ class Flight:
     entries: list[LogEntry]
     records: list[AnyRecord]
     """As sent: with store ids and version vectors."""
+    bases: Bases = field(default_factory=dict)
     contents: dict[Fid, Container] = field(default_factory=dict)
     """Of each file only the last store's: no other is fetched."""
 
@@ -46,10 +47,17 @@ class Flight:
     """Contents that were read: each server asks for them."""
 
     @classmethod
-    def prepare(cls, core: Core, volume: VolumeState, batch: Batch, entries: list[LogEntry]) -> "Flight":
+    def prepare(
+        cls,
+        core: Core,
+        volume: VolumeState,
+        batch: Batch,
+        entries: list[LogEntry],
+        bases: Bases = NO_BASES,
+    ) -> "Flight":
         """Thread the records and open the contents. Raises ContentsLost."""
         records = [full_record(core, entry) for entry in entries]
-        flight = cls(batch, entries, thread(records, vectors_of(core, volume, records)))
+        flight = cls(batch, entries, thread(records, {**vectors_of(core, volume, records), **bases}), bases)
         try:
             for entry, record in zip(entries, flight.records, strict=True):
                 if entry.container is not None and isinstance(record, Store):

@@ -46,7 +46,7 @@ from realmfs.realms.types import ANYUSER, Reintegrated
 from realmfs.rpc2.transfer import Source
 from realmfs.venus.batch import Batch, Choice, Kind, Rules, Waiting, Why, choose
 from realmfs.venus.certify import Certifier
-from realmfs.venus.commit import Committer
+from realmfs.venus.commit import NO_BASES, Bases, Committer
 from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
 from realmfs.venus.events import ChangeSent, Reintegrating, VolumeChanged
@@ -81,6 +81,7 @@ LOOK_COST = (
 )
 LONGEST_BREATH = 2.0
 LINGER, LINGER_MOST = 0.05, 0.5
+BASES = 3  # looks at directories that others change all the time
 BEHIND = frozenset({Code.ENOENT, Code.EINCOMPATIBLE, Code.EEXIST, Code.ENOTEMPTY, Code.EINVAL})
 UPLOADS = 1  # large stores of a volume brought to the servers at once
 LEAST_BIG = 256 << 10
@@ -95,7 +96,7 @@ class Sender:
         self._core = core
         self._fids = fids
         self._committer = committer
-        self._certifier = Certifier(core, volume)
+        self._certifier = Certifier(core, volume, committer)
         self._volume = volume
         self._policies = policies
         self._wake = trio.Event()
@@ -370,22 +371,29 @@ class Sender:
     async def _send(self, batch: Batch, entries: list[LogEntry]) -> bool:
         core, volume = self._core, self._volume
         await core.group(volume).try_all()
-        refused = await self._foresee(entries)
-        if refused is not None:
-            return refused
-        await self._fids.prepare(volume, entries, sent_as(entries[0]))
+        for _ in range(BASES):
+            before = await self._certifier.bases(entries)
+            refused = await self._foresee(entries)
+            if refused is not None:
+                return refused
+            await self._fids.prepare(volume, entries, sent_as(entries[0]))
+            bases = await self._certifier.bases(entries)
+            if bases == before:
+                break
         # No checkpoint up to the freeze: what was chosen is what is frozen.
         self._fids.translate(volume, entries)
         with core.cache.transaction():
             entries = core.cache.log.freeze(core.cache.log.current(entries))
         if not entries:
             return True
-        return await self._fly(batch, entries, was_sent=False)
+        return await self._fly(batch, entries, was_sent=False, bases=bases)
 
-    async def _fly(self, batch: Batch, entries: list[LogEntry], *, was_sent: bool) -> bool:
+    async def _fly(
+        self, batch: Batch, entries: list[LogEntry], *, was_sent: bool, bases: Bases = NO_BASES
+    ) -> bool:
         core, volume = self._core, self._volume
         self._unsettled = True
-        flight = self._flight = Flight.prepare(core, volume, batch, entries)
+        flight = self._flight = Flight.prepare(core, volume, batch, entries, bases)
         total = core.cache.log.summary(volume.key).records
         core.events.publish(Reintegrating(volume.name, total, total))
         try:
@@ -450,7 +458,7 @@ class Sender:
         verdict = self._judge(flight.entries, outcome, was_sent=was_sent, by_handle=by_handle, behind=behind)
         self._alone = max(0, self._alone - len(flight.entries))
         if verdict.next is Next.COMMIT:
-            self._committer.commit(self._volume, flight.entries, flight.records, outcome)
+            self._committer.commit(self._volume, flight.entries, flight.records, outcome, flight.bases)
         elif verdict.next is Next.FOUND:
             self._committer.found(self._volume, flight.entries, flight.records, outcome.known)
         else:

@@ -4,6 +4,10 @@ A COP2 string is a sequence of 52-byte entries: the update's store id, then a ve
 the *update set*: 1 in the slot of each server that executed the update. The strings travel in a Cop2 call or
 ride on others as PiggyCOP2. Losing one is legal, and sending one twice or for an unknown store id is
 harmless.
+
+An update set that is exactly the group, 1 in each slot, makes a reference server cut the resolution logs of
+the directories. Of its own slot it looks otherwise only whether it is 0; with 2 there it counts all others as
+always and leaves the logs alone.
 """
 
 from __future__ import annotations
@@ -29,12 +33,18 @@ class Cop2Entry(NamedTuple):
     slots: tuple[int, ...]
 
 
-def pack_entries(entries: Iterable[Cop2Entry]) -> bytes:
-    """Return the COP2 string of some updates."""
+def pack_entries(entries: Iterable[Cop2Entry], keep: int | None = None) -> bytes:
+    """Return the COP2 string of some updates.
+
+    `keep`: the slot of the server that it is for, which shall leave its resolution logs alone.
+    """
     packer = Packer()
     for entry in entries:
+        update_set = VersionVector().raised(entry.slots)
+        if keep in entry.slots:
+            update_set = update_set.raised((keep,))
         entry.store_id.pack(packer)
-        VersionVector().raised(entry.slots).pack(packer)
+        update_set.pack(packer)
     return packer.done()
 
 

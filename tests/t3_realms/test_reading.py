@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import trio
 
+from realmfs.realms.core import AT_REST
 from realmfs.realms.types import ANYUSER
 from realmfs.vice.calls import Cop2, GetAcl, GetAttr, GetVolVS, Resolve, ValidateAttrs, ValidateVols
 from realmfs.vice.errors import CodaError, Code
@@ -438,9 +439,51 @@ async def test_an_access_list_comes_with_the_version_of_all_servers(servers: Wor
     assert DIRECTORY in resolves(servers)
 
 
+async def test_a_second_phase_that_is_still_on_its_way_to_some_is_awaited(servers: World) -> None:
+    group = await servers.group()
+    second_phase_awaited(servers, FILE, (4, 4, 4), (2, 4, 2), (4, 4, 4))
+    assert not (await group.get_attr(FILE, ANYUSER)).promised
+    await trio.sleep(1)
+    servers.put(FILE, vector(4, 4, 4, store=5), b"d" * 2048)
+    await trio.sleep(60)
+    assert resolves(servers) == []
+
+
 async def test_a_second_phase_that_stays_out_is_made_good(servers: World) -> None:
     group = await servers.group()
     second_phase_awaited(servers, DIRECTORY, (2, 1, 1), (1, 2, 1), (1, 1, 2))
     await group.get_attr(DIRECTORY, ANYUSER)
     await trio.sleep(10)
+    assert resolves(servers) == [DIRECTORY]
+
+
+async def test_replicas_that_wait_for_a_second_phase_are_given_a_moment(servers: World) -> None:
+    """Whoever looks for the first time was not told that somebody is at work there."""
+    pending = VersionFlags.COP2PENDING
+    for slot, (versions, store) in enumerate((((3, 1, 1), 7), ((1, 3, 1), 8), ((1, 1, 3), 9))):
+        servers.put(DIRECTORY, vector(*versions, store=store).with_flags(pending), b"d" * 2048, slots=(slot,))
+
+    async def finish() -> None:
+        await trio.sleep(0.5)
+        servers.put(DIRECTORY, vector(3, 3, 3, store=9), b"d" * 2048)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(finish)
+        assert (await (await servers.group()).get_attr(DIRECTORY, ANYUSER)).promised
+    assert resolves(servers) == []
+
+
+async def test_replicas_in_which_nothing_moves_are_resolved_after_that_moment(servers: World) -> None:
+    pending = VersionFlags.COP2PENDING
+    for slot, (versions, store) in enumerate((((3, 1, 1), 7), ((1, 3, 1), 8), ((1, 1, 3), 9))):
+        servers.put(DIRECTORY, vector(*versions, store=store).with_flags(pending), b"d" * 2048, slots=(slot,))
+
+    def resolve(_: Resolve) -> Code:
+        servers.put(DIRECTORY, vector(4, 4, 4, store=10), b"d" * 2048)
+        return Code.SUCCESS
+
+    servers.peers[0].on[Resolve] = resolve
+    start = trio.current_time()
+    assert (await (await servers.group()).get_attr(DIRECTORY, ANYUSER)).promised
+    assert AT_REST <= trio.current_time() - start < AT_REST + 1
     assert resolves(servers) == [DIRECTORY]

@@ -2,13 +2,18 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from realmfs.realms.core import Core as GroupCore
+from realmfs.realms.group import Group
+from realmfs.realms.types import Reintegrated
 from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice.calls import Resolve
+from realmfs.vice.types import Fid
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.quirks import Quirk, QuirkyServer
 from tests.seeds import first_seed
@@ -102,3 +107,42 @@ async def test_a_directory_whose_files_alone_change_need_not_be_fetched_again(
         assert node.status is not None
         (first, *_) = where.servers.stores.values()
         assert node.status.vv == versions(first)[node.fid[1:]]
+
+
+async def test_who_shares_a_directory_changes_the_version_that_the_servers_have(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a reference server gives the directory an id of its own, and it must be resolved (certify.py)."""
+    monkeypatch.setattr(GroupCore, "all_ours", False)
+    stale: list[Fid] = []
+    reintegrate = Group.reintegrate
+
+    async def noting(self: Group, *arguments: Any, **options: Any) -> Reintegrated:
+        outcome = await reintegrate(self, *arguments, **options)
+        stale.extend(outcome.stale_dirs)
+        return outcome
+
+    async with site(tmp_path, count=3, quirks={Quirk.PARENT_RAISED}) as where:
+        ann, bob = [await where.client(own_servers=False) for _ in range(2)]
+        top = f"{ROOT}/both"
+        await ann.mkdir(top)
+        await ann.drained()
+        await bob.ls(top)
+        await bob.write(f"{top}/first", b"so that it is known to be shared")
+        await bob.drained()
+        await ann.ls(top)
+        monkeypatch.setattr(Group, "reintegrate", noting)
+        for number in range(5):
+            for client, name in ((ann, "a"), (bob, "b")):
+                client.offline()
+                await client.write(f"{top}/{name}{number}", b"contents")
+                if number > 1:
+                    await client.rename(f"{top}/{name}{number - 1}", f"{top}/{name}v{number - 1}")
+            for client in (ann, bob):
+                client.online()
+                await client.drained()
+        assert not stale
+        assert await ann.ls(top) == await bob.ls(top)
+        assert len(await ann.ls(top)) == 11
+        for client in (ann, bob):
+            await assert_equal(where, client)
