@@ -87,7 +87,8 @@ async def test_the_newest_version_wins_over_what_came_first(servers: World) -> N
     group = await servers.group()
     await group.get_attr(DIRECTORY, ANYUSER)
     newest = group.core.primary_of([0, 1, 2]) ^ 1 if group.core.primary_of([0, 1, 2]) < 2 else 0
-    servers.put(FILE, vector(2, 2, 2).raised([newest]), b"the newest contents", slots=(newest,))
+    newer = vector(2, 2, 2, store=5).raised([newest])
+    servers.put(FILE, newer, b"the newest contents", slots=(newest,))
     into = Bytes()
     attributes = await group.fetch(FILE, ANYUSER, into)
     assert bytes(into.data) == b"the newest contents"
