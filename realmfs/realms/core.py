@@ -55,6 +55,9 @@ OTHERS_PAUSE = 0.2
 """Seconds before servers among which another client's update goes round are asked again."""
 MAX_OTHERS = 20
 """How often that is done for one question, if one update follows the other."""
+BUSY_PAUSE = 0.5
+"""Seconds before a resolution is asked for again that was refused because the volume is locked."""
+JUST_RETURNED = 120.0
 AT_REST = 1.0
 """Seconds for which replicas that wait for a second phase must stay as they are before they are resolved."""
 
@@ -343,6 +346,9 @@ class Core:
                 await self.resolve(fid, patience)
         except CodaError as error:
             log.info("%s: resolution: %s", fid, error)
+            if error.code is Code.EWOULDBLOCK:  # somebody else is at it, or sends changes
+                await trio.sleep(min(BUSY_PAUSE, patience.left))
+                return False
         return not ours
 
     def differ(self, fid: Fid, versions: Sequence[VersionVector]) -> None:
@@ -368,8 +374,10 @@ class Core:
     async def resolve(self, fid: Fid, patience: Patience) -> None:
         """Let one server make the replicas equal (vice.md §5.3). Raises CodaError: EINCONS is a conflict.
 
-        The server of the lowest slot is asked, so that clients who see the same trouble ask the same one.
-        An object missing where it should be is resolved by its directory.
+        The server of the lowest slot is asked, so that clients who see the same trouble ask the same one;
+        but if some have just returned, the last of these. One that was there all the time still has its
+        connections to those which were restarted, and notices only by waiting that nobody is at the other
+        end (15 s for a codasrv). An object missing where it should be is resolved by its directory.
         """
         code = Code.ETIMEDOUT
         self._resolving(1)
@@ -401,7 +409,8 @@ class Core:
     async def _resolve_once(self, fid: Fid, patience: Patience) -> Code:
         call = Call(Resolve.OPCODE, Resolve(fid=fid).pack())
         code = Code.ETIMEDOUT
-        for replica in self.members():
+        fresh = trio.current_time() - JUST_RETURNED
+        for replica in sorted(self.members(), key=lambda replica: -max(replica.server.returned, fresh)):
             answer = (await self.ask(call, ANYUSER, patience, [replica]))[replica.slot]
             code = answer.code
             if answer.heard:

@@ -120,6 +120,8 @@ class Server:
         """Whether it has given a promise that still stands, as far as we know."""
         self.since = -inf
         """When it was found to be as it is; for one that is down, when it was last tried (trio's clock)."""
+        self.returned = -inf
+        """When it was last seen to be there again, or to have been started anew (trio's clock)."""
         self.reason = ""
         """Why it is down, for people."""
         self.back_probes = 0
@@ -427,6 +429,8 @@ class Server:
 
     def _up(self) -> None:
         returned = self.state is State.DOWN
+        if self.state is not State.UNKNOWN:
+            self.returned = trio.current_time()
         if self.state is not State.UP:
             log.info("%s of %s is up", self, self.realm)
             self.since = trio.current_time()

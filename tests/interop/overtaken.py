@@ -88,6 +88,10 @@ async def main(directory: Fid, token: Token, keep: bool, hosts: Sequence[str]) -
             "before": seen, "resolve": Code(code).name, "marked": [vv.inconsistent for vv in after],
             "after": [list(vv.versions) for vv in after],
         }))  # fmt: skip
+        for client in clients:
+            for connection in client.connections:
+                client.connection = connection
+                await client.leave()
         nursery.cancel_scope.cancel()
 
 

@@ -31,6 +31,7 @@ async def replica(endpoint: Endpoint, host: str, fid: Fid) -> object:
             status = (await client.ask(calls.GetAttr(fid=fid))).status
             sink = BytesSink()
             await client.ask(calls.FetchPartial(fid=fid), sink=sink)
+            await client.leave()
     except (CodaError, RpcError, trio.TooSlowError) as error:
         return f"{type(error).__name__}: {error}"
     vv, data = status.vv, sink.data

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
 
 from realmfs.rpc2.endpoint import Connection, Endpoint
+from realmfs.rpc2.errors import RpcError
 from realmfs.rpc2.service import (
     ANONYMOUS,
     Address,
@@ -189,6 +190,11 @@ class Client:
         """Say who we are."""
         who = ClientId(user=b"tester", workstation=b"nowhere", venus=b"venus", uuid=bytes(16))
         await self.ask(calls.NewConnectFS(client=who))
+
+    async def leave(self) -> None:
+        """Take leave of the server: the next writer would wait for who just vanishes (vice.md §2.4)."""
+        with suppress(RpcError, CodaError):
+            await self.ask(calls.TokenExpired())
 
     async def ask(
         self,

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import trio
 
-from realmfs.realms.core import AT_REST
+from realmfs.realms.core import AT_REST, BUSY_PAUSE, JUST_RETURNED
 from realmfs.realms.types import ANYUSER
 from realmfs.vice.calls import Cop2, GetAcl, GetAttr, GetVolVS, Resolve, ValidateAttrs, ValidateVols
 from realmfs.vice.errors import CodaError, Code
@@ -487,3 +487,46 @@ async def test_replicas_in_which_nothing_moves_are_resolved_after_that_moment(se
     assert (await (await servers.group()).get_attr(DIRECTORY, ANYUSER)).promised
     assert AT_REST <= trio.current_time() - start < AT_REST + 1
     assert resolves(servers) == [DIRECTORY]
+
+
+async def test_a_resolution_that_is_refused_is_asked_for_again_after_a_pause(servers: World) -> None:
+    servers.put(DIRECTORY, vector(2, 1, 1, store=5), b"d" * 2048, slots=(0,))
+    first = servers.peers[0]
+
+    def resolve(_: Resolve) -> Code:
+        if len(first.asked(Resolve)) < 8:
+            return Code.EWOULDBLOCK
+        servers.put(DIRECTORY, vector(2, 2, 2, store=6), b"d" * 2048)
+        return Code.SUCCESS
+
+    first.on[Resolve] = resolve
+    start = trio.current_time()
+    assert (await (await servers.group()).get_attr(DIRECTORY, ANYUSER)).promised
+    assert trio.current_time() - start >= 7 * BUSY_PAUSE
+    first.calls.clear()
+    first.on[Resolve] = partial(says, Code.EWOULDBLOCK)
+    servers.put(DIRECTORY, vector(3, 2, 2, store=7), b"d" * 2048, slots=(0,))
+    with pytest.raises(CodaError) as caught:
+        await (await servers.group()).get_attr(DIRECTORY, ANYUSER, patience=4.0)
+    assert caught.value.code is Code.EWOULDBLOCK
+    assert len(resolves(servers)) <= 4.0 / BUSY_PAUSE + 1
+
+
+async def test_who_was_started_last_coordinates_a_resolution(servers: World) -> None:
+    """The others still have connections to those that were restarted, which lead nowhere."""
+    group = await servers.group()
+    await group.get_attr(FILE, ANYUSER)
+    for slot in (1, 2):
+        servers.net.partition(HOSTS[slot])
+    await group.get_attr(FILE, ANYUSER)
+    assert group.slots_up == (0,)
+    servers.net.heal()
+    for slot in (2, 1):
+        await group.core.servers[slot].try_again()
+        await trio.sleep(0.01)
+    for asked in ([0, 1, 0], [0, 2, 0]):
+        await group.resolve(DIRECTORY)
+        assert [len(peer.asked(Resolve)) for peer in servers.peers] == asked
+    await trio.sleep(JUST_RETURNED)
+    await group.resolve(DIRECTORY)
+    assert [len(peer.asked(Resolve)) for peer in servers.peers] == [1, 2, 0]
