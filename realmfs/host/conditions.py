@@ -61,12 +61,13 @@ class Conditions:
     async def look(self) -> None:
         """Look now."""
         self._low = low_battery(self._supplies)
+        metered = False
         try:
             with trio.fail_after(_ANSWER_WITHIN):
-                self._metered = await self._ask() in _METERED
-        except _TROUBLE as error:
-            log.debug("NetworkManager does not say whether the link is metered: %r", error)
-            self._metered = False
+                metered = await self._ask() in _METERED
+        except* _TROUBLE as trouble:  # the bus has a nursery of its own
+            log.debug("NetworkManager does not say whether the link is metered: %r", trouble.exceptions)
+        self._metered = metered
 
     async def _ask(self) -> int:
         async with open_dbus_router(self._bus) as router:

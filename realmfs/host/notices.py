@@ -38,7 +38,14 @@ _ANSWER_WITHIN = 5.0
 _SERVICE = DBusAddress(
     "/org/freedesktop/Notifications", "org.freedesktop.Notifications", "org.freedesktop.Notifications"
 )
-_TROUBLE = (OSError, AuthenticationError, DBusErrorResponse, trio.TooSlowError, KeyError)
+_TROUBLE = (
+    OSError,
+    AuthenticationError,
+    DBusErrorResponse,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    KeyError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +171,20 @@ class Desktop:
         texts = (plain(notice.summary), escaped(plain(notice.body)))
         body: tuple[Any, ...] = ("realmfs", replaced, "folder-remote", *texts, [], hints, -1)
         message = new_method_call(_SERVICE, "Notify", "susssasa{sv}i", body)
+        number = None
         try:
             with trio.fail_after(_ANSWER_WITHIN):
                 async with open_dbus_router(self._bus) as router:
                     answer = await router.send_and_get_reply(message)
             if answer.header.message_type.name == "error":
                 raise DBusErrorResponse(answer)
-        except _TROUBLE as error:
+            number = int(answer.body[0])
+        except* _TROUBLE as trouble:  # the bus has a nursery of its own
+            error = trouble.exceptions[0]
             log.info("no desktop shows %r: %s", notice.summary, str(error) or repr(error))
+        if number is None:
             return False
-        self._shown[notice.topic] = int(answer.body[0])
+        self._shown[notice.topic] = number
         return True
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from realmfs.host import sleep
+from realmfs.host.conditions import Conditions
 from realmfs.host.sleep import SleepWatch
 from tests.logind import bus
 
@@ -96,3 +97,13 @@ def test_a_change_of_the_network_is_noticed() -> None:
         ["unshare", "-n", sys.executable, "-c", NETWORK], check=True, capture_output=True, text=True
     )
     assert done.stdout == "noticed\n"
+
+
+async def test_a_bus_without_a_network_manager_is_no_hindrance(tmp_path: Path) -> None:
+    """As on machines that have another one: the answer is an error."""
+    async with bus(tmp_path) as (address, _):
+        conditions = Conditions(address, tmp_path)
+        await conditions.look()
+        assert conditions.hindrance() == ""
+    await conditions.look()
+    assert conditions.hindrance() == ""
