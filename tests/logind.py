@@ -62,13 +62,13 @@ async def bus(tmp_path: Path) -> AsyncIterator[tuple[str, Pretended]]:
                 connection = await open_dbus_connection(address, enable_fds=True)
                 async with connection.router() as router:
                     await router.send_and_get_reply(message_bus.RequestName(LOGIND.bus_name))
-                async with trio.open_nursery() as nursery:
-                    pretended = Pretended(connection)
-                    nursery.start_soon(pretended.serve)
-                    yield address, pretended
-                    nursery.cancel_scope.cancel()
-                connection.socket.close()
-                for lock in pretended.locks:
-                    await lock.aclose()
+            async with trio.open_nursery() as nursery:
+                pretended = Pretended(connection)
+                nursery.start_soon(pretended.serve)
+                yield address, pretended
+                nursery.cancel_scope.cancel()
+            connection.socket.close()
+            for lock in pretended.locks:
+                await lock.aclose()
         finally:
             process.terminate()
