@@ -26,10 +26,10 @@ from realmfs.host.notices import (
     Standing,
     plain,
 )
+from tests.logind import BUS
 from tests.seeds import first_seed
 from tests.t8_cli_tui.conftest import Home
 from tests.t8_cli_tui.test_login import served
-from tests.t8_cli_tui.test_machine import BUS
 from tests.t8_cli_tui.test_tui_conflicts import quarrel
 
 __all__ = ["quarrel", "served"]
