@@ -33,6 +33,8 @@ class Ledger:
     """Which file has or had a name."""
     seen: dict[tuple[int, int], set[bytes]] = field(default_factory=dict)
     """By client and file: what came before the versions that the client has seen, too old for it."""
+    revived: set[bytes] = field(default_factory=set)
+    """Versions that were chosen from: they may come after later ones."""
     evictions: int = 0
     journals: dict[int, list[str]] = field(default_factory=dict)
     """By file: what was done to it and seen of it, for whoever has to find out why a run failed."""
@@ -63,6 +65,11 @@ class Ledger:
         """Note an acknowledged removal."""
         self.replaced.add(mark)
 
+    def decided(self, marks: set[bytes]) -> None:
+        """Note that of these versions some were given up, perhaps the later ones."""
+        self.replaced |= marks
+        self.revived |= marks
+
     def moved(self, old: bytes, new: bytes) -> None:
         """Note that a file may be seen under another name."""
         self.files[new] = self.files[old]
@@ -74,7 +81,8 @@ class Ledger:
         too_old = self.seen.setdefault((client, self.files[name]), set())
         self.tell(name, f"client {client} opened {mark!r}")
         journal = "\n".join(self.journals[self.files[name]])
-        assert mark not in too_old, f"client {client} opened {mark!r}, and had seen later:\n{journal}"
+        fresh = mark not in too_old or mark in self.revived
+        assert fresh, f"client {client} opened {mark!r}, and had seen later:\n{journal}"
         while mark := self.before.get(mark, b""):
             too_old.add(mark)
 

@@ -345,8 +345,7 @@ class Simulation:
             self.counts[f"settled with {choice.keep}"] += 1
             how = f"{choice.keep} {choice.server or ''}"
             self.ledger.tell(node.name, f"client {number} settled with {how}: {versions}")
-            for mark in versions:
-                self.ledger.gone(mark)
+            self.ledger.decided(versions)
 
     async def _choice(self, client: MortalClient, node: Node) -> messages.Settle:
         """Choose what to keep of an object in conflict."""
