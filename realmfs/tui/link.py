@@ -105,13 +105,13 @@ class Link:
         except OSError as error:
             return f"the daemon cannot be reached at {self.path}: {error.strerror or error}"
         self._writer = writer
-        self.foreign = False
         reason = "the daemon has gone"
         try:
             async with asyncio.TaskGroup() as tasks:
                 greeting = tasks.create_task(self._greet())
                 await self._read(reader)
                 greeting.cancel()
+                self.foreign = False
         except* (OSError, ValueError, NoDaemonError, ControlError) as group:
             first = group.exceptions[0]
             self.foreign = isinstance(first, ControlError) and first.kind is Kind.VERSION
@@ -131,7 +131,7 @@ class Link:
             await self.call("events.watch")
         except ControlError:
             await self.call("daemon.status")
-        self.up = True
+        self.up, self.foreign = True, False  # not before: until it has answered it may be the same as before
         self._told = None
         self._listener.link_up()
 

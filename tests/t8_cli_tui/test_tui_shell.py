@@ -186,6 +186,39 @@ def test_a_line_that_breaks_is_made_again(
     asyncio.run(run())
 
 
+def test_a_daemon_of_another_version_is_one_until_it_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the interface would offer to start one, whenever it tries again."""
+    monkeypatch.setattr("realmfs.tui.link.RETRY", 0.01)
+
+    async def run() -> None:
+        asked, ended, greetings = asyncio.Event(), asyncio.Event(), 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal greetings
+            greetings += 1
+            request = json.loads(await reader.readline())
+            if greetings == 1:
+                writer.write(b'{"id": %d, "result": {"version": "9.9"}}\n' % request["id"])
+            else:
+                asked.set()
+                await reader.read()
+                ended.set()
+            writer.close()
+
+        link = Link(tmp_path / "socket", Ear())
+        async with await asyncio.start_unix_server(serve, str(tmp_path / "socket")):
+            task = asyncio.create_task(link.run())
+            await asked.wait()
+            assert link.foreign
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await ended.wait()
+
+    asyncio.run(run())
+
+
 def test_calls_under_way_fail_when_the_daemon_goes(tmp_path: Path) -> None:
     async def run() -> None:
         ear = Ear()
