@@ -9,12 +9,15 @@ the last open file is closed (for a signal: a few seconds). Then it takes leave 
 writer waits for our callbacks, and closes the cache. What is not sent by then is in the modify log.
 """
 
+import errno
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -78,11 +81,7 @@ class Daemon:
                 f"cannot mount: {reason}. Or do without a mount (realmfs mount --no-kernel): "
                 "ls, cat, get and put work all the same"
             )
-        try:
-            cache = self._open_cache()
-        except (CacheError, OSError) as error:
-            text = error.strerror or str(error)
-            raise StartError(f"{text}: {error.filename}" if error.filename else text) from error
+        cache = self._open_cache()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
@@ -96,10 +95,14 @@ class Daemon:
 
     def _open_cache(self) -> Cache:
         settings = self._settings
-        for directory in (settings.cache_dir, settings.state_dir):
-            safe_directory(directory)
-        safe_directory(settings.socket.parent, shared=settings.allow_other)
-        cache = Cache(settings.cache_dir, Limits.for_size(settings.cache_size))
+        with _for_want_of("cache_dir", settings.cache_dir):
+            safe_directory(settings.cache_dir)
+        with _for_want_of("state_dir", settings.state_dir):
+            safe_directory(settings.state_dir)
+        with _for_want_of("socket", settings.socket.parent):
+            safe_directory(settings.socket.parent, shared=settings.allow_other)
+        with _for_want_of("cache_dir", settings.cache_dir):
+            cache = Cache(settings.cache_dir, Limits.for_size(settings.cache_size))
         for trouble in cache.troubles():
             log.error("%s", trouble)
         return cache
@@ -109,7 +112,8 @@ class Daemon:
         try:
             transport = await udp_transport(settings.local_address)
         except OSError as error:
-            raise StartError(f"no UDP socket at {settings.local_address}: {error.strerror}") from None
+            where = "{}:{}".format(*settings.local_address)
+            raise StartError(f"no UDP socket at {where}: {error.strerror}. See --local-address") from None
         endpoint = Endpoint(transport)
         chosen = VenusSettings(
             patience=settings.patience,
@@ -247,6 +251,18 @@ class Daemon:
                     self._at_once.set()
                 self._hurry.set()
                 self._ending.set()
+
+
+@contextmanager
+def _for_want_of(setting: str, directory: Path) -> Iterator[None]:
+    """Raise StartError if a directory cannot be used, or the cache in it."""
+    try:
+        yield
+    except CacheError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise StartError(f"{directory} cannot be used: {why}. See the setting {setting}") from error
 
 
 def _with_warnings(text: str, troubles: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from realmfs.control.protocol import ControlError
 from realmfs.control.words import age, size
 from realmfs.host.paths import Paths
 from realmfs.host.settings import ConfigError, Settings, settle
+from realmfs.realms import realmsfile
 
 _RESERVE = 64 << 20
 _SOON = 3600.0
@@ -87,11 +88,15 @@ def _realms_file(settings: Settings) -> Iterator[Finding]:
         yield Finding("realms file", "ok", "none is named: realms are looked up in DNS")
         return
     try:
-        file.read_bytes()
+        text = file.read_text("utf-8", "replace")
     except OSError as error:
         advice = "correct the setting `realms`, or make the file"
         yield Finding("realms file", "wrong", f"{file}: {error.strerror}", advice)
-    else:
+        return
+    wrong = realmsfile.mistakes(text)
+    for one in wrong:
+        yield Finding("realms file", "wrong", f"{file}, {one}", "a line is REALM SERVER[:PORT]...")
+    if not wrong:
         yield Finding("realms file", "ok", str(file))
 
 

@@ -6,6 +6,7 @@ import json
 import click
 
 from realmfs.cli.daemon import with_daemon
+from realmfs.cli.failure import Exit, Failure
 from realmfs.control.client import Client
 
 
@@ -17,6 +18,8 @@ from realmfs.control.client import Client
 @with_daemon
 def command(client: Client, as_json: bool, kind: tuple[str, ...], follow: bool, count: int | None) -> None:
     """Watch what the daemon does, one line an event."""
+    if kind:
+        _check(kind)
     left = count if follow else (count or 1)
     with contextlib.suppress(KeyboardInterrupt):
         for event in client.events():
@@ -27,3 +30,12 @@ def command(client: Client, as_json: bool, kind: tuple[str, ...], follow: bool, 
                 left -= 1
                 if left == 0:
                     return
+
+
+def _check(kinds: tuple[str, ...]) -> None:
+    """Refuse kinds that never come. Raises Failure."""
+    from realmfs.venus.events import KINDS
+
+    wrong = [kind for kind in kinds if kind not in KINDS]
+    if wrong:
+        raise Failure(f"there are no events of kind {wrong[0]!r}. Kinds: {', '.join(KINDS)}", Exit.USAGE)

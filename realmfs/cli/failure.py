@@ -49,6 +49,16 @@ _BY_ERRNO = {
 """What to do about errors whose text says only what happened."""
 
 
+_OF_OURS = {
+    errno.ENOENT: "Is the path right?",
+    errno.EACCES: "Choose a place where you may do that, or ask who owns it",
+    errno.EROFS: "Choose a place that can be written",
+    errno.ENOSPC: "The disk is full. Make room on it, or choose another place",
+    errno.EDQUOT: "Your quota on that disk is used up. Make room, or choose another place",
+}
+"""What to do about errors of files outside the tree."""
+
+
 class Failure(click.ClickException):
     """An error for the user, printed as one line on stderr."""
 
@@ -70,6 +80,8 @@ def failure_of(error: Exception) -> Failure | None:
         if not advice or (error.kind is Kind.FAILED and ". " in error.text):
             return Failure(error.text, status)  # it says itself what to do
         return Failure(f"{error.text}. {advice}", status)
-    if isinstance(error, OSError) and error.filename is not None:
-        return Failure(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # click ends quietly then
+        place = "" if error.filename is None else f"{error.filename}: "
+        advice = _OF_OURS.get(error.errno, "")
+        return Failure(f"{place}{error.strerror}{advice and '. '}{advice}")
     return None

@@ -33,7 +33,7 @@ def learn(client: Client, argv: Sequence[str]) -> tuple[list[str], int]:
     code = _wait(child)
     proposals = client.call("hoard.learn.end", group=child)
     if code == _NOT_FOUND and not proposals:
-        raise Failure(f"{argv[0]} cannot be run")
+        raise Failure(f"{argv[0]} cannot be run. Is it the name of a program?")
     total = sum(one["size"] for one in proposals)
     files = sum(one["files"] for one in proposals)
     click.echo(f"opened in the tree: {files} files, {size(total)}", err=True)

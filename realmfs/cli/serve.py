@@ -12,9 +12,11 @@ from pathlib import Path
 import click
 import trio
 
+from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.founding import Wanted, announce, prepare
 from realmfs.cli.seal import passphrase_option, unlock
 from realmfs.host.process import keep_secrets
+from realmfs.realms.names import fold, is_name
 from realmfs.server.certificates import DIRECTORY as CERTIFICATES
 from realmfs.server.certificates import CertificateError, Certificates
 from realmfs.server.database import StoreError
@@ -66,7 +68,11 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("serve")
-@click.option("--realm", required=True, help="Name of the realm, as in /coda/NAME; it needs a dot.")
+@click.option(
+    "--realm",
+    required=True,
+    help="Name of the realm, as in /coda/NAME; without a dot only realms files can name it.",
+)
 @click.option("--data", required=True, type=_DIRECTORY, help="Where the server keeps everything.")
 @click.option(
     "--address", metavar="IP[:PORT]",
@@ -117,6 +123,10 @@ def command(
     With --server the realm has several servers, each a process of its own with its store in --data; those on
     one machine share the directory, to another machine its file group.json is copied once.
     """
+    if not is_name(fold(realm)):
+        raise Failure(
+            f"{realm!r} can be no realm: a name such as home.test, without / and blanks", Exit.USAGE
+        )
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     ours, count = member

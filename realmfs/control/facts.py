@@ -14,11 +14,14 @@ from realmfs.cache.volumes import VolumeRow
 from realmfs.control import messages, volumemessages
 from realmfs.control.pages import Paged, VolumePage, breathe, numbers_of, size_of
 from realmfs.control.protocol import ControlError
+from realmfs.realms import realmsfile
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import Server
 from realmfs.realms.server import State as ServerState
 from realmfs.vice.types import VolumeType
 
+_NAMED = 3
+"""Mistakes in the realms file that are told at once; `doctor` tells all."""
 _SLOW = 1.0
 
 
@@ -113,6 +116,8 @@ class DaemonFacts:
         file = self._realms.context.settings.realms_file
         if file is not None and not file.exists():
             troubles.append(f"the realms file {file} does not exist: realms are looked up in DNS only")
+        elif wrong := realmsfile.mistakes(realmsfile.read(file)):
+            troubles.append(f"the realms file {file}: {'; '.join(wrong[:_NAMED])}")
         if self.kernel is not None and not self.kernel.mounted:
             troubles.append(f"{self.kernel.directory} was unmounted; what is open there is still served")
         return troubles

@@ -235,6 +235,7 @@ def telling(run: Callable[[Any], Awaitable[T]]) -> Callable[[Any], Awaitable[T]]
             return await run(params)
         except CodaError as error:
             text = f"{error.text}: {os.strerror(error.errno)}" if error.text else os.strerror(error.errno)
+            text = error.text if error.text.startswith("there is no ") else text
             raise ControlError.of_errno(error.errno, text) from error
 
     return told

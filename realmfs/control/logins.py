@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Pending = dict[tuple[str, int], tuple[str, int]]
 """By realm and user: whom changes that wait were made as, "" for nobody, and how many there are."""
 
+_NO_TOKEN_FILE = "this is no token file. `realmfs login --to-file` and `clog -tofile` write one"
 _KINDS = {
     Refusal.WRONG_PASSWORD: (Kind.UNAUTHENTICATED, errno.EACCES),
     Refusal.UNKNOWN_USER: (Kind.UNAUTHENTICATED, errno.EACCES),
@@ -69,7 +70,7 @@ class Logins:
         try:
             token = parse_token_file(params.contents.encode("ascii", "replace"))
         except BadPacket as error:
-            raise ControlError.of_errno(errno.EINVAL, f"not a token file: {error}") from None
+            raise ControlError.of_errno(errno.EINVAL, f"{_NO_TOKEN_FILE} ({error})") from None
         with _explained("", params.realm):
             return await self._hold(uid, params.realm, "", token, params.keep)
 

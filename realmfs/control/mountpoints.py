@@ -66,7 +66,7 @@ class MountPoints:
             if patience.cancelled_caught:
                 raise ControlError.of_errno(errno.ETIMEDOUT, f"/{path}: no answer in {_WITHIN:.0f} s")
         except CodaError as error:
-            raise ControlError.of_errno(error.errno, f"/{path}: {error}") from error
+            raise ControlError.of_errno(error.errno, f"/{path}: {os.strerror(error.errno)}") from error
         finally:
             walk.give_back()
 

@@ -7,10 +7,18 @@ import errno
 import os
 import stat
 
-from realmfs.control.protocol import INVALID_PARAMS, ControlError
+from realmfs.control.protocol import FAILED, INVALID_PARAMS, ControlError
 from realmfs.venus.face import ROOT_INODE, Attr, Caller, FileSystem
 
 _MOST_LINKS = 40
+
+
+def no_realm(name: str) -> str:
+    """Say that a realm is not known, and what to do."""
+    why = "neither DNS nor the realms file names its servers"
+    return (
+        f"there is no realm {name}: {why}. Is it spelt so? The file is named by `realmfs config get realms`"
+    )
 
 
 def split(path: str) -> list[bytes]:
@@ -18,6 +26,19 @@ def split(path: str) -> list[bytes]:
     if "\0" in path:
         raise ControlError(INVALID_PARAMS, "a path holds no NUL")
     return [os.fsencode(name) for name in path.split("/") if name not in ("", ".")]
+
+
+class _MissingError(ControlError):
+    """A name that is not in a directory."""
+
+    def __init__(self, parent: int, name: str) -> None:
+        super().__init__(FAILED, f"{name}: {os.strerror(errno.ENOENT)}", number=errno.ENOENT)
+        self._realm = name if parent == ROOT_INODE else None
+
+    def on_the_way(self, path: str) -> ControlError:
+        """Return the error for who wanted to go to `path`."""
+        text = f"/{path}: {os.strerror(errno.ENOENT)}" if self._realm is None else no_realm(self._realm)
+        return ControlError.of_errno(errno.ENOENT, text)
 
 
 class Walk:
@@ -38,7 +59,7 @@ class Walk:
         """Look up one name. Raises CodaError; ENOENT as ControlError."""
         attr = await self.files.lookup(self.caller, parent, name)
         if attr.ino == 0:
-            raise ControlError.of_errno(errno.ENOENT, f"{os.fsdecode(name)}: {os.strerror(errno.ENOENT)}")
+            raise _MissingError(parent, os.fsdecode(name))
         self.took(attr)
         return attr
 
@@ -48,14 +69,20 @@ class Walk:
 
     async def to(self, path: str, *, follow: bool = True) -> Attr:
         """Return the attributes of the object at `path`."""
-        return (await self._along([], split(path), follow))[-1]
+        return (await self._from_the_top(path, split(path), follow))[-1]
 
     async def to_parent(self, path: str) -> tuple[Attr, bytes]:
         """Return the directory that holds the last name of `path`, and that name."""
         names = split(path)
         if not names or names[-1] == b"..":
             raise ControlError.of_errno(errno.EINVAL, f"/{path}: names no entry of a directory")
-        return (await self._along([], names[:-1], True))[-1], names[-1]
+        return (await self._from_the_top(path, names[:-1], True))[-1], names[-1]
+
+    async def _from_the_top(self, path: str, names: list[bytes], follow: bool) -> list[Attr]:
+        try:
+            return await self._along([], names, follow)
+        except _MissingError as missing:
+            raise missing.on_the_way(path) from None
 
     async def _along(self, trail: list[Attr], names: list[bytes], follow: bool) -> list[Attr]:
         """Go on along `names` from the end of `trail`, the directories passed; returns the whole trail."""

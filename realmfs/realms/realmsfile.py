@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from realmfs.realms.names import fold
+from realmfs.realms.names import fold, is_name
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,26 @@ def _servers(text: str, realm: str) -> tuple[FileServer, ...]:
         except ValueError as error:
             log.warning("realms file, realm %s: %s; ignored", realm, error)
     return tuple(servers)
+
+
+def mistakes(text: str) -> list[str]:
+    """Return what in the file has no effect though somebody meant something by it, with the line."""
+    wrong = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line[0] == "#" or line[0].isspace():
+            continue
+        name, *rest = line.split(maxsplit=1)
+        if len(line) > MAX_LINE:
+            wrong.append(f"line {number} is longer than {MAX_LINE} characters")
+        elif not is_name(fold(name)):
+            wrong.append(f"line {number}: {name!r} can be no realm")
+        else:
+            for word in (rest[0] if rest else "").replace(",", " ").split():
+                try:
+                    parse_server(word)
+                except ValueError as error:
+                    wrong.append(f"line {number}: {error}")
+    return wrong
 
 
 def read(path: Path | None) -> str:

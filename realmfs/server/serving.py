@@ -88,13 +88,18 @@ class RealmServer:
             task_status.started()
 
 
+_REASONS = {
+    errno.EADDRNOTAVAIL: "it is not an address of this machine. Name another with --address",
+    errno.EADDRINUSE: "another program serves there. End it, or name another --address",
+    errno.EACCES: "ports below 1024 are for root. Name another with --address or --auth-port",
+}
+
+
 async def _bind(address: str, port: int) -> Transport:
     try:
         return await udp_transport((address, port))
     except OSError as error:
-        reason = (
-            "it is not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror
-        )
+        reason = _REASONS.get(error.errno or 0, error.strerror)
         raise StoreError(f"cannot serve at {address}:{port}: {reason}") from error
 
 

@@ -370,5 +370,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise StoreError(f"{directory} is in use: a server or an import is running on it") from error
+        raise StoreError(
+            f"{directory} is in use: a server or an import runs on it. End that first, or name another --data"
+        ) from error
     return fd

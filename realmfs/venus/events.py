@@ -424,3 +424,7 @@ class EventStream:
         finally:
             self._watchers.remove(watcher)
             watcher.close()
+
+
+KINDS = tuple(sorted({event.kind for event in Event.__subclasses__() if event.kind}))
+"""The kinds of the classes above."""

@@ -44,7 +44,7 @@ class _Trail:
     def place(self, *more: bytes) -> Place:
         node, names = self.passed[-1]
         if not node.volume.key:
-            raise CodaError(Code.ENOENT, "there is no such realm" if more else "a realm must be named")
+            raise CodaError(Code.ENOENT, _no_realm(more[0]) if more else "a realm must be named")
         return Place(node.volume.key, b"/".join((*names, *more)))
 
 
@@ -108,6 +108,11 @@ class Places:
                     child = self._core.nodes.get(volume, fid)
                     child.parent, child.name = directory.ino, name
                     waiting.append((child, inner))
+
+
+def _no_realm(name: bytes) -> str:
+    realm = name.decode("utf-8", "replace")
+    return f"there is no realm {realm}: neither DNS nor the realms file names its servers"
 
 
 def _names(path: bytes) -> list[bytes]:

@@ -70,7 +70,7 @@ class Profiles:
         """Enable a profile for a user. Raises CodaError ENOENT if there is no such file."""
         if not _is_name(name) or not self._path(name).is_file():
             known = ", ".join(self.names()) or "none"
-            raise CodaError(Code.ENOENT, f"there is no profile {self._path(name)}; those there are: {known}")
+            raise CodaError(Code.ENOENT, f"there is no profile {self._path(name)}. Those there are: {known}")
         with self._cache.transaction():
             self._cache.hoard.enable(name, uid)
 

@@ -42,5 +42,9 @@ def test_who_says_it_himself_is_not_doubled() -> None:
 def test_a_file_of_this_machine_is_named_and_a_defect_keeps_its_traceback() -> None:
     failure = failure_of(PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/etc/x"))
     assert failure is not None
-    assert failure.message == "/etc/x: Permission denied"
+    assert failure.message.startswith("/etc/x: Permission denied. Choose a place")
+    full = failure_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert full is not None
+    assert "Make room" in full.message
+    assert failure_of(BrokenPipeError(errno.EPIPE, "")) is None, "click ends quietly"
     assert failure_of(KeyError("defect")) is None
