@@ -256,6 +256,8 @@ def test_who_leaves_delays_no_writer(rig: Rig, mount: NodeMount, alice: Place, h
     there = alice.below(name)
     seconds_until(there.exists, 30.0)
     there.run("cat", "f17")
+    there.write("before", b"servers that were restarted lately are waited for here, and not below")
+    there.integrate()
     if how.startswith("kill"):
         inner = (mount.files / "mount.pid").read_text().strip()
         rig.exec(OUR_NODE, "kill", "-KILL", inner)

@@ -45,6 +45,8 @@ def prepared(rig: Rig, mount: NodeMount, alice: Place) -> tuple[Place, Place]:
     here.run("sh", "-c", "ls -l > /dev/null; cat f* > /dev/null")
     seconds_until(there.exists, 30.0)
     there.run("cat", "f17")
+    there.write("before", b"servers that were restarted lately are waited for here, and not later")
+    there.integrate()
     return here, there
 
 
