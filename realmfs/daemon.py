@@ -39,7 +39,7 @@ from realmfs.host.conditions import Conditions
 from realmfs.host.notices import Desktop, Notices
 from realmfs.host.paths import safe_directory
 from realmfs.host.settings import Settings
-from realmfs.host.sleep import SleepWatch
+from realmfs.host.sleep import SleepWatch, watch_clocks
 from realmfs.realms.realms import Realms
 from realmfs.realms.settings import RealmSettings
 from realmfs.rpc2.endpoint import Endpoint, udp_transport
@@ -155,6 +155,7 @@ class Daemon:
                     above.start_soon(Notices(cache, realms, venus, Desktop()).run)
                 above.start_soon(network.watch, realms.network_changed)
                 above.start_soon(SleepWatch(realms.fall_asleep, realms.wake_up).run)
+                above.start_soon(watch_clocks, realms.network_changed)
                 await self._until_the_end(venus, facts, Habits(control.session), ready)
                 venus.commit_open_files()
                 above.cancel_scope.cancel()

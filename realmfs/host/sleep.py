@@ -10,10 +10,12 @@
 
 Without this a server would go on to hold promises for a client that cannot be called, and the next writer of
 any file we have read would wait for us (vice.md §4.3). Where there is no bus or no logind (containers,
-servers) one line in the log says so: nothing else depends on it.
+servers) one line in the log says so. That the machine *has* slept shows there from its clocks, of which one
+stands still meanwhile: who was away unseen has to ask servers at once whether they still know him.
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 AGAIN = 60.0
 """Seconds until a bus that was lost is tried again."""
+LOOK = 5.0
+"""Seconds between two looks at the clocks."""
+_ASLEEP_FOR = 1.0
 _ANSWER_WITHIN = 5.0
 _LOGIND = DBusAddress(
     "/org/freedesktop/login1", "org.freedesktop.login1", interface="org.freedesktop.login1.Manager"
@@ -53,6 +58,22 @@ _TROUBLE = (
     trio.ClosedResourceError,
     trio.EndOfChannel,
 )
+
+
+def seconds_asleep() -> float:
+    """Return for how long the machine has slept since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+async def watch_clocks(woken: Callable[[], None], asleep: Callable[[], float] = seconds_asleep) -> None:
+    """Call `woken` each time when the machine has slept, at most LOOK seconds afterwards; for ever."""
+    known = asleep()
+    while True:
+        await trio.sleep(LOOK)
+        before, known = known, asleep()
+        if known - before > _ASLEEP_FOR:
+            log.info("the machine has slept for %.0f s", known - before)
+            woken()
 
 
 class SleepWatch:

@@ -10,7 +10,7 @@ import trio
 
 from realmfs.host import sleep
 from realmfs.host.conditions import Conditions
-from realmfs.host.sleep import SleepWatch
+from realmfs.host.sleep import SleepWatch, seconds_asleep, watch_clocks
 from tests.logind import bus
 
 
@@ -97,6 +97,29 @@ def test_a_change_of_the_network_is_noticed() -> None:
         ["unshare", "-n", sys.executable, "-c", NETWORK], check=True, capture_output=True, text=True
     )
     assert done.stdout == "noticed\n"
+
+
+async def test_the_clocks_tell_of_a_sleep_that_nobody_else_tells_of(autojump_clock: trio.abc.Clock) -> None:
+    slept, woken = [7.0], list[float]()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_clocks, lambda: woken.append(trio.current_time()), lambda: slept[0])
+        await trio.sleep(100)
+        assert not woken, "it has slept before we came"
+        for number in (1, 2):
+            start = trio.current_time()
+            slept[0] += 3600
+            await trio.sleep(100)
+            assert len(woken) == number
+            assert woken[-1] - start <= sleep.LOOK
+        slept[0] += 0.1
+        await trio.sleep(100)
+        assert len(woken) == 2
+        nursery.cancel_scope.cancel()
+
+
+def test_the_clocks_of_this_machine_agree() -> None:
+    assert abs(seconds_asleep() - seconds_asleep()) < 1
 
 
 async def test_a_bus_without_a_network_manager_is_no_hindrance(tmp_path: Path) -> None:
