@@ -260,7 +260,7 @@ def _for_want_of(setting: str, directory: Path) -> Iterator[None]:
     try:
         yield
     except CacheError as error:
-        raise StartError(str(error)) from error
+        raise StartError(error.strerror or str(error)) from error
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise StartError(f"{directory} cannot be used: {why}. See the setting {setting}") from error

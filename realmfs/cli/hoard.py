@@ -115,8 +115,8 @@ def load(client: Client, files: tuple[str, ...]) -> None:
 @with_daemon
 def save(client: Client, file: Any) -> None:
     """Write the entries as a command file that `hoard load` and hoard(1) read."""
-    for line in lines_of(entries_of(client)):
-        file.write(line + "\n")
+    # In one go, also nothing at all: the file is opened, and an old one emptied, only by writing.
+    file.write("".join(line + "\n" for line in lines_of(entries_of(client))))
 
 
 @command.command("walk")

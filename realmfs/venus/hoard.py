@@ -95,6 +95,7 @@ class Hoard:
         self.walks = 0
         """How many have ended."""
         self._asked = False
+        self._put_off = False  # servers came up at a bad moment: a walk is due when that is over
         self._walking = trio.Lock()
         self._scope: trio.CancelScope | None = None
         self._better = trio.Event()
@@ -112,9 +113,11 @@ class Hoard:
                 await self._better.wait()
                 if not self._asked:
                     await trio.sleep(SETTLE)
-            better, self._better = self._better.is_set(), trio.Event()
+            better, self._better = self._better.is_set() or self._put_off, trio.Event()
             asked, self._asked = self._asked, False
-            if asked or self._due(better):
+            due = self._due(better)
+            self._put_off = better and not (asked or due) and bool(self.hindrance())
+            if asked or due:
                 try:
                     await self.walk()
                 except (CodaError, OSError) as error:

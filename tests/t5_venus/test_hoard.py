@@ -716,3 +716,24 @@ async def test_looking_without_servers_waits_for_all_of_them_at_once(
         survey = await a.venus.hoard.look()
         assert survey.ready
         assert trio.current_time() - began < 10.0
+
+
+async def test_a_walk_that_a_metered_link_put_off_begins_when_that_is_over(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world(tmp_path) as here:
+        _, contents = await tree(here)
+        client = await here.client()
+        await client.venus.hoard.add(ME.uid, f"{REALM}/src", DEEP)
+        client.offline()
+        await client.restart()
+        hoard, hindrance = client.venus.hoard, "the battery is at 5 %"
+        hoard.hindrance = lambda: hindrance
+        client.online()
+        await client.ls(f"/{REALM}")
+        await trio.sleep(1000)
+        assert hoard.walks == 0
+        hindrance = ""
+        await trio.sleep(100)
+        assert hoard.walks == 1
+        await all_here(client, contents)

@@ -107,6 +107,13 @@ def test_command_files_and_profiles(home: Home) -> None:
         assert (home.top / "list").read_text().endswith(f"@{REALM}, ./src/d0>, {os.geteuid()}, 100:c+\n")
         assert (home.top / "verified").read_text() == f"{'OK':>25}  /{REALM}/src/d0 c+\n"
         assert home.run("hoard", "save") == f"add /coda/{REALM}/src/d0 100:c+\n"
+        (home.top / "saved").write_text("old")
+        home.run("hoard", "save", "saved")
+        assert (home.top / "saved").read_text() == f"add /coda/{REALM}/src/d0 100:c+\n"
+        home.run("hoard", "clear")
+        home.run("hoard", "save", "empty")
+        assert (home.top / "empty").read_text() == ""
+        home.run("hoard", "add", f"{REALM}/src/d0", "100:c+")
         profile = home.top / "config" / "realmfs" / "hoard" / "work"
         profile.parent.mkdir(parents=True, exist_ok=True)
         profile.write_text(f"# work\nadd /coda/{REALM}/src/d1 300:d+\nadd {REALM}/src/d2 9999\n")

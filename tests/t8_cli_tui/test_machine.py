@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from jeepney import HeaderFields, message_bus, new_method_return
+from jeepney.io.trio import open_dbus_connection
 
 from realmfs.host import sleep
 from realmfs.host.conditions import Conditions
@@ -130,3 +132,25 @@ async def test_a_bus_without_a_network_manager_is_no_hindrance(tmp_path: Path) -
         assert conditions.hindrance() == ""
     await conditions.look()
     assert conditions.hindrance() == ""
+
+
+@pytest.mark.parametrize(("value", "metered"), [(0, False), (1, True), (2, False), (3, True), (4, False)])
+async def test_a_metered_connection_is_a_hindrance(tmp_path: Path, value: int, metered: bool) -> None:
+    async with bus(tmp_path) as (address, _), trio.open_nursery() as nursery:
+        manager = await open_dbus_connection(address)
+        async with manager.router() as router:
+            await router.send_and_get_reply(message_bus.RequestName("org.freedesktop.NetworkManager"))
+
+        async def serve() -> None:
+            while True:
+                message = await manager.receive()
+                if message.header.fields.get(HeaderFields.member) == "Get":
+                    assert message.body == ("org.freedesktop.NetworkManager", "Metered")
+                    await manager.send(new_method_return(message, "v", (("u", value),)))
+
+        nursery.start_soon(serve)
+        conditions = Conditions(address, tmp_path)
+        await conditions.look()
+        assert conditions.hindrance() == ("the network connection is metered" if metered else "")
+        nursery.cancel_scope.cancel()
+    manager.socket.close()
