@@ -95,7 +95,7 @@ class Hosts:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._hosts: dict[Address, Host] = {}
-        self._holders: dict[Fid, set[Host]] = {}
+        self._holders: dict[Fid, dict[Host, None]] = {}  # in the order in which they asked
         self.breaks = 0
         """Promises broken since the start."""
 
@@ -160,7 +160,7 @@ class Hosts:
             if not host.can_promise:
                 return False
             host.promises.add(fid)
-            self._holders.setdefault(fid, set()).add(host)
+            self._holders.setdefault(fid, {})[host] = None
         return host.channel is not None
 
     async def break_promises(self, volume: Volume, changed: Iterable[Fid], origin: Host | None) -> None:
@@ -308,7 +308,7 @@ class Hosts:
             return
         host.promises.discard(fid)
         holders = self._holders[fid]
-        holders.discard(host)
+        holders.pop(host, None)
         if not holders:
             del self._holders[fid]
 

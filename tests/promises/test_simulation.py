@@ -156,8 +156,9 @@ class Simulation:
             or (code in CONFLICT | AWAY | {Code.ENOENT} and self._in_conflict(client, names))
         )
         assert explained, (
-            f"{what} {self._at} at client {number}: {code.name}, at {trio.current_time():.1f}, in conflict: "
-            f"{client.venus.core.conflicts.all()}"
+            f"{what} {self._at} at client {number}: {code.name}, at {trio.current_time():.1f}, trouble until "
+            f"{self.trouble_until:.1f}, in conflict: {client.venus.core.conflicts.all()}\n"
+            f"{self._seen_by_servers(names)}\n{self.ledger.stories(names)}"
         )
 
     @property
@@ -176,6 +177,16 @@ class Simulation:
         theirs = any(self.site.servers.conflicts(n) for n in self.site.servers.numbers)
         files = {self.ledger.files.get(name, name) for name in mine}  # it may be shown under another name
         return theirs or b"" in mine or any(self.ledger.files.get(name, name) in files for name in names)
+
+    def _seen_by_servers(self, names: list[bytes]) -> str:
+        """Tell what the servers have under these names, and of that."""
+        found = []
+        for number in self.site.servers.numbers:
+            contents = self.site.servers.contents(number)
+            entries = {entry for row in contents.values() if isinstance(row[-1], list) for entry in row[-1]}
+            for name, *node in sorted(entry for entry in entries if entry[0] in names):
+                found.append(f"server {number}: {name!r} {node} {contents.get(tuple(node))}")
+        return "\n".join(found)
 
     # -- choosing --------------------------------------------------------------------------------------
 
