@@ -114,10 +114,9 @@ class Hoard:
                 if not self._asked:
                     await trio.sleep(SETTLE)
             better, self._better = self._better.is_set() or self._put_off, trio.Event()
-            asked, self._asked = self._asked, False
             due = self._due(better)
-            self._put_off = better and not (asked or due) and bool(self.hindrance())
-            if asked or due:
+            self._put_off = better and not (self._asked or due) and bool(self.hindrance())
+            if self._asked or due:
                 try:
                     await self.walk()
                 except (CodaError, OSError) as error:
@@ -154,30 +153,33 @@ class Hoard:
 
     @property
     def walking(self) -> bool:
-        """Whether a walk is under way."""
-        return self._scope is not None
+        """Whether a walk is under way, or was asked for and begins in a moment."""
+        return self._asked or self._scope is not None
 
     def stop(self) -> bool:
-        """End the walk under way; tell whether there was one. What has come stays."""
-        if self._scope is None:
-            return False
-        self._scope.cancel()
-        return True
+        """End the walk under way, or asked for; tell whether there was one. What has come stays."""
+        was, self._asked = self.walking, False
+        if self._scope is not None:
+            self._scope.cancel()
+        return was
 
     async def walk(self) -> Outcome:
         """Bring everything hoarded; return when that is done, or stopped. Waits for a walk under way."""
         async with self._walking:
-            walk, survey = await self._prepare(fetch=True), None
-            with trio.CancelScope() as self._scope:
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._publish, walk.progress)
-                        survey = await self._phases(walk)
-                        nursery.cancel_scope.cancel()
-                finally:
-                    self._scope = None
-                    walk.progress.phase, walk.progress.ended = "done", trio.current_time()
-                    self.last_walk = trio.current_time()
+            self._scope, self._asked = trio.CancelScope(), False
+            try:
+                walk, survey = await self._prepare(fetch=True), None
+                with self._scope:
+                    try:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(self._publish, walk.progress)
+                            survey = await self._phases(walk)
+                            nursery.cancel_scope.cancel()
+                    finally:
+                        walk.progress.phase, walk.progress.ended = "done", trio.current_time()
+                        self.last_walk = trio.current_time()
+            finally:
+                self._scope = None
             complete = walk.settled
             if survey is None:
                 survey = await self._surveyor.survey(self.contexts, walk.confirmed)

@@ -19,8 +19,8 @@ FILES = 30
 
 
 @contextmanager
-def serving(home: Home) -> Iterator[Path]:
-    """A realm with a small tree; yields a realms file."""
+def serving(home: Home, program: str = "realmfs") -> Iterator[Path]:
+    """A realm with a small tree, served by that module; yields a realms file."""
     data, log, tree = home.top / "server", home.top / "server.log", home.top / "tree"
     for number in range(FILES):
         file = tree / "src" / f"d{number % 3}" / f"f{number}"
@@ -40,7 +40,7 @@ def serving(home: Home) -> Iterator[Path]:
     ]
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "realmfs", *argv], stdout=output, stderr=output, env=home.environment
+            [sys.executable, "-m", program, *argv], stdout=output, stderr=output, env=home.environment
         )
     try:
         limit = time.monotonic() + 30

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 
 from realmfs.tui.app import RealmfsApp
@@ -74,6 +75,34 @@ def test_entries_are_edited_planned_and_walked(home: Home) -> None:
             await pilot.press("y")
             await ready(app, pilot, "Nothing is hoarded")
             assert entries(home) == []
+
+        drive(home.socket, script, size=(110, 30))
+
+
+def test_a_walk_is_stopped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = home.top / "hold"
+    monkeypatch.setenv("REALMFS_HOLD", str(hold))
+    with serving(home, "tests.t8_cli_tui.holdingserver") as realms:
+        home.run("mount", "--no-kernel", "--realms", str(realms))
+        home.run("hoard", "off")
+        home.run("hoard", "add", f"/coda/{SRC}", "600:d+")
+
+        async def script(app: RealmfsApp, pilot: Pilot[None]) -> None:
+            app.action_show("hoard")
+            await ready(app, pilot, "Not ready")
+            hold.touch()
+            await pilot.press("w")
+            await until(pilot, lambda: status(home)["walking"] and status(home)["phase"] == "data")
+            await until(pilot, lambda: app.query_one("#hoard-progress").display)
+            await pilot.press("w")
+            await until(pilot, lambda: not status(home)["walking"])
+            told = status(home)
+            assert (told["last"]["complete"], told["last"]["files"], told["missing"]) == (False, 0, FILES)
+            await until(pilot, lambda: not app.query_one("#hoard-progress").display)
+            hold.unlink()
+            await pilot.press("w")
+            await ready(app, pilot, "Ready to unplug")
+            assert status(home)["last"]["complete"]
 
         drive(home.socket, script, size=(110, 30))
 
