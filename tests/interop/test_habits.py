@@ -96,7 +96,7 @@ def test_hoard(here: Place) -> None:
 
 
 def test_codacon(here: Place, files: Path) -> None:
-    """It shows what we do, finds us by the socket in its venus.conf, and is there again after a restart."""
+    """It shows what we do, and finds us by the socket in its venus.conf."""
     (files / "venus.conf").write_text(f'marinersocket="{files / "realmfs" / "control.events"}"\n')
     shown = files / "codacon.log"
     here.run("sh", "-c", f"CODACONFPATH={files} timeout 60 codacon > {shown} 2>&1 &")
