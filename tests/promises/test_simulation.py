@@ -100,6 +100,8 @@ class Simulation:
             known = node or row
             if (node is not None and node.ours) or (row is not None and row.flags & Flags.DIRTY):
                 continue  # it is of no version yet
+            if node is not None and node.content is not None and node.content.filling:
+                continue  # of which it is comes at the end of the fetch
             if known is None or known.status is None:
                 continue
             if known.fid.is_directory:
