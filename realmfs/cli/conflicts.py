@@ -10,6 +10,7 @@ import click
 
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
+from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
 from realmfs.cli.transfer import pieces
 from realmfs.control.client import Client
@@ -167,26 +168,27 @@ def resolve(
         chosen = [{"id": one["id"]} for one in client.pages("conflicts.list")]
     else:
         chosen = [{"path": tree_path(client, path)} for path in paths]
-    results, left = [], False
+    results: list[dict[str, Any]] = []
+    errors: list[str] = []
     how: dict[str, Any] = {"keep": keep, "server": server}
     if contents is not None:
         how = {"contents": os.path.abspath(contents)}
-    for one in chosen:
-        try:
-            result = client.call("conflicts.settle", **one, **how)
-        except ControlError as error:
-            if len(chosen) == 1:
-                raise
-            left = True
-            click.echo(f"Error: {error.text}", err=True)
-            continue
-        results.append(result)
-        left = left or result["kind"] != "no"
-        if not as_json:
-            _say(result)
+    with Bar("settling") as bar:
+        for number, one in enumerate(chosen):
+            bar.tell(number, len(chosen), is_bytes=False)
+            try:
+                results.append(client.call("conflicts.settle", **one, **how))
+            except ControlError as error:
+                if len(chosen) == 1:
+                    raise
+                errors.append(error.text)
+    for text in errors:
+        click.echo(f"Error: {text}", err=True)
+    for result in [] if as_json else results:
+        _say(result)
     if as_json:
         print_json(results)
-    if left:
+    if errors or any(result["kind"] != "no" for result in results):
         raise click.exceptions.Exit(int(Exit.CONFLICT))
 
 
