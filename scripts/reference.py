@@ -45,7 +45,8 @@ its end, or write and close it, and then call `file.close`, which tells what wen
 
 Long lists come in pages of at most 200 `entries`; the `cursor` of an answer, given back as a parameter,
 continues behind its last entry, null was the end. What grows with the realms in use and not with their
-files comes whole: realms, servers, tokens, mounts. `hoard.verify` tells all that is missing, or `limit` of it.
+files comes whole: realms, servers, tokens, mounts. `hoard.verify` tells all that is missing, or `limit` of
+it.
 
 `events.watch` (*owner*) begins notifications of method `event`; a slow reader loses events and is told how
 many.
