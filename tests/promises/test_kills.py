@@ -25,12 +25,13 @@ import pytest
 from realmfs.cli.stage import Program
 from realmfs.control.client import Client
 from realmfs.fuse import mounts
+from tests.loopback import own_address
 from tests.seeds import first_seed
 
 pytestmark = pytest.mark.kernel
 
 REALM = "kills.test"
-HOST = "127.0.0.41"
+HOST = own_address()
 PORT = 24410
 KILLS = 20 if os.environ.get("REALMFS_SLOW") else 5
 GONE = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EINTR}

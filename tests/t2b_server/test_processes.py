@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,9 +24,11 @@ from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
 from realmfs.vice.tokens import Token
 from tests.group import GroupClient, contents_of
+from tests.loopback import own_address
 
 REALM = "processes.test"
 EVERYBODY = (1, 2, 3)
+PORT = 24350
 
 
 class Processes:
@@ -36,10 +37,7 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.running: dict[int, subprocess.Popen[bytes]] = {}
-        host = 20 + os.getpid() % 200
-        self.places = {
-            number: (f"127.0.{number}.{host}", _free_port(f"127.0.{number}.{host}")) for number in EVERYBODY
-        }
+        self.places = {number: (own_address(number), PORT) for number in EVERYBODY}
 
     def start(self, number: int, *options: str) -> None:
         """Start a server, without waiting for it."""
@@ -128,12 +126,6 @@ class Processes:
             except FileNotFoundError:  # a container was replaced between two looks
                 return False
             return found[0] == found[1] == found[2]
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.loopback import own_address
 from tests.t6_fuse.conftest import REPOSITORY, take_down
 from tests.t6_fuse.people import OK, Attempt, Person, be_for_now, become, names_heard
 
@@ -85,7 +86,7 @@ def room() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def shared(room: Path) -> Iterator[Shared]:
-    host = f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.6"
+    host = own_address()
     (room / "realms").write_text(f"{REALM} {host}:24330\n")
     with ExitStack() as stack:
         serve = ("serve", "--realm", REALM, "--data", str(room / "server"), "--address", f"{host}:24330")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from realmfs.host.conditions import low_battery
+from tests.loopback import own_address
 from tests.t8_cli_tui.conftest import Home
 
 REALM = "home.test"
@@ -26,7 +27,7 @@ def serving(home: Home, program: str = "realmfs") -> Iterator[Path]:
         file = tree / "src" / f"d{number % 3}" / f"f{number}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"%d\n" % number * 1000)
-    host = f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.9"
+    host = own_address()
     argv = [
         "serve",
         "--realm",

@@ -15,6 +15,7 @@ import pytest
 
 from realmfs.server.store import ServerStore
 from realmfs.vice.tokens import parse_token_file
+from tests.loopback import own_address
 from tests.t8_cli_tui.conftest import Home
 
 REALM = "home.test"
@@ -25,7 +26,7 @@ PASSWORD = "s3cr3tpw"
 def served(home: Home) -> Iterator[Path]:
     """A realm at an address of its own, its users ann, an administrator, and bob; returns a realms file."""
     data, log = home.top / "server", home.top / "server.log"
-    host = f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.7"
+    host = own_address()
     argv = ["serve", "--realm", REALM, "--data", str(data), "--address", f"{host}:24320"]
     with log.open("wb") as output:
         server = subprocess.Popen(

@@ -1,7 +1,6 @@
 """New keys for logins, at three servers that run: old logins go on, new ones work, revoked ones end."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import own_address
 from tests.t8_cli_tui.conftest import Home
 from tests.t8_cli_tui.test_login import PASSWORD, held
 
 REALM = "keys.test"
-
-
-def address(number: int) -> str:
-    return f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.{20 + number}"
 
 
 def until(true: Callable[[], object], seconds: float = 30.0) -> None:
@@ -38,7 +34,7 @@ def group(home: Home) -> Iterator[Path]:
         for number in (1, 2, 3):
             log = home.top / f"server{number}.log"
             argv = ["serve", "--realm", REALM, "--data", str(data), "--server", f"{number}/3", "-v"]
-            argv += ["--address", f"{address(number)}:24340"]
+            argv += ["--address", f"{own_address(number)}:24340"]
             with log.open("wb") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "realmfs", *argv],
@@ -50,7 +46,7 @@ def group(home: Home) -> Iterator[Path]:
         until(lambda: all("serving" in log.read_text() for log in logs))
         home.run("admin", "user", "add", "--data", str(data), "--administrator", "ann", stdin=PASSWORD)
         realms = home.top / "realms"
-        realms.write_text(f"{REALM} {' '.join(f'{address(number)}:24340' for number in (1, 2, 3))}\n")
+        realms.write_text(f"{REALM} {' '.join(f'{own_address(number)}:24340' for number in (1, 2, 3))}\n")
         yield realms
 
 

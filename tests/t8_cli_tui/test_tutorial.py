@@ -1,6 +1,5 @@
 """The tutorial, every command of it as printed; only its directory and address are the test's own."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.loopback import own_address
 from tests.t8_cli_tui.conftest import REPOSITORY, Home
 
 PAGE = REPOSITORY / "docs" / "tutorial" / "first-mount.md"
@@ -47,7 +47,7 @@ class Terminals:
         self._home = home
         self._log = home.top / "server.log"
         self._server: subprocess.Popen[bytes] | None = None
-        host = f"127.{os.getpid() >> 8 & 127 | 1}.{os.getpid() & 127 | 1}.9"
+        host = own_address()
         self._as_here = {
             "~/try": str(home.top),
             "127.0.0.1:": f"{host}:",
