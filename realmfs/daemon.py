@@ -136,6 +136,7 @@ class Daemon:
                 facts = DaemonFacts(cache, realms, _texts(settings), self._end)
                 facts.callbacks_held = venus.callbacks_held
                 facts.reused = venus.fetcher.lookaside.reused
+                facts.waits_for = lambda key: venus.core.volumes.by_key(key).waiting_for
                 facts.conflicts = venus.core.conflicts.count
                 control = ControlServer(
                     settings.socket,

@@ -72,6 +72,8 @@ class DaemonFacts:
         """How many promises of a server stand."""
         self.reused: Callable[[], tuple[int, int]] = lambda: (0, 0)
         """Files and bytes that needed no fetch, being here under another name."""
+        self.waits_for: Callable[[int], str] = lambda volume: ""
+        """What keeps back the changes of a volume, given by its key."""
         self.conflicts: Callable[[], int] = lambda: 0
         """How many objects are in conflict."""
         self._cache = cache
@@ -183,6 +185,7 @@ class DaemonFacts:
             pending_bytes=waiting.bytes,
             oldest=float(waiting.oldest) if waiting.records else None,
             refused=blocked.get(row.key, 0),
+            waits_for=self.waits_for(row.key) if waiting.records else "",
         )
 
     def _volume_state(self, row: VolumeRow, *, reachable: bool) -> str:

@@ -3,16 +3,22 @@
 import os
 
 from realmfs.cache.log import FIRST, LogEntry, State
+from realmfs.cache.volumes import VolumeRow
 from realmfs.control import messages
 from realmfs.control.pages import ChangePage, breathe, numbers_of, size_of
 from realmfs.control.service import Method
 from realmfs.realms.realms import Realms
 from realmfs.rpc2.errors import BadPacket
+from realmfs.venus.batch import Why
 from realmfs.venus.conflicts import object_of
 from realmfs.venus.core import Core
+from realmfs.venus.outcome import PAUSED
 from realmfs.vice.errors import CodaError, Code
 from realmfs.vice.log import AnyRecord, Rename, unpack_log
 from realmfs.vice.types import Fid
+
+_OBSTACLES = {PAUSED: "paused", Why.YOUNG.value: "waits for its age"}
+"""What keeps back a whole volume, and how a record says it."""
 
 
 class Pending:
@@ -41,21 +47,21 @@ class Pending:
                 continue
             after = sequence if params.cursor is not None and key == first else FIRST
             for entry in self._cache.log.entries(key, after=after, limit=limit - len(found)):
-                found.append(self._change(row.name, row.realm, realm, entry))
+                found.append(self._change(row, realm, entry))
                 await breathe(len(found))
             if len(found) == limit:
                 return ChangePage(found, f"{key}.{found[-1].sequence}")
         return ChangePage(found, None)
 
-    def _change(self, volume: str, realm_id: int, realm: str, entry: LogEntry) -> messages.Change:
+    def _change(self, volume: VolumeRow, realm: str, entry: LogEntry) -> messages.Change:
         try:
             (record,) = unpack_log(entry.record)
         except (BadPacket, ValueError) as error:
             what, path = f"unreadable ({error})", self._path(object_of(entry))
         else:
-            what, path = type(record).__name__.lower(), self._path_in(realm_id, entry, record)
+            what, path = type(record).__name__.lower(), self._path_in(volume.realm, entry, record)
         return messages.Change(
-            volume=volume,
+            volume=volume.name,
             realm=realm,
             sequence=entry.sequence,
             made=float(entry.time),
@@ -63,19 +69,32 @@ class Pending:
             what=what,
             path=path,
             size=entry.length,
-            state=self._state(realm, entry),
+            state=self._state(volume.key, realm, entry),
         )
 
-    def _state(self, realm: str, entry: LogEntry) -> str:
+    def _state(self, volume: int, realm: str, entry: LogEntry) -> str:
         """Say in a few words why a record is still here."""
+        if entry.state & State.BLOCKED:
+            return f"refused: {Code(entry.reason).name}" if entry.reason in set(Code) else "refused"
+        if entry.frozen:
+            there = self._core.volumes.by_key(volume).reachable
+            return "being sent" if there else "waits for servers, which may have it already"
         held = self._realms.tokens.get(realm, entry.uid)
         identity = held.identity if held is not None and held.usable else ""
-        if not entry.frozen and not entry.state & State.BLOCKED:
-            if entry.identity not in ("", identity):
-                return f"waits for a login as {entry.identity}"
-            if not identity and entry.reason in (Code.EACCES, Code.EPERM):
-                return "waits for a login"
-        return _state(entry)
+        if entry.identity not in ("", identity):
+            return f"waits for a login as {entry.identity}"
+        if not identity and entry.reason in (Code.EACCES, Code.EPERM):
+            return "waits for a login"
+        safe = entry.safe or entry.container is None
+        return self._obstacle(volume, realm) + ("" if safe else ", not yet safe against power loss")
+
+    def _obstacle(self, key: int, realm: str) -> str:
+        """Say what keeps back all that waits in a volume."""
+        volume = self._core.volumes.by_key(key)
+        if not volume.reachable:
+            why = self._realms.presence.why(realm)
+            return f"waits off line: {why}" if why else "waits for servers"
+        return _OBSTACLES.get(volume.waiting_for, "waits")
 
     def _path_in(self, realm: int, entry: LogEntry, record: AnyRecord) -> str:
         """Return where a change was made, as its directory is called now; both places of a rename."""
@@ -98,12 +117,3 @@ class Pending:
             return self._core.path(self._core.nodes.by_number(number)).lstrip("/")
         except CodaError:
             return "?"
-
-
-def _state(entry: LogEntry) -> str:
-    """Say in a word or two why a record is still here."""
-    if entry.state & State.BLOCKED:
-        return f"refused: {Code(entry.reason).name}" if entry.reason in set(Code) else "refused"
-    if entry.frozen:
-        return "being sent"
-    return "waits" if entry.safe or entry.container is None else "waits, not yet safe against power loss"

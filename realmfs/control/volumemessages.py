@@ -61,6 +61,8 @@ class VolumeInfo:
     """When the oldest pending change was made, in Unix seconds."""
     refused: int = 0
     """Pending changes that the servers have refused: conflicts."""
+    waits_for: str = ""
+    """What its changes wait for (servers, tokens, a decision, a person to go on...); "": nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ from realmfs.venus.flight import (
     last_uniquifier,
     sent_as,
 )
-from realmfs.venus.outcome import TOKENS, Judgement, Next, judge
+from realmfs.venus.outcome import PAUSED, SERVERS, TOKENS, Judgement, Next, judge
 from realmfs.venus.passing import forget_passing
 from realmfs.venus.uploads import Upload, handle_store
 from realmfs.venus.volume import VolumeState
@@ -72,6 +72,7 @@ from realmfs.vice.types import Fid
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000  # records among which more of the kind that was sent last is looked for
+_OBSTACLES = frozenset({SERVERS, PAUSED, TOKENS})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 SINGLY = 3  # doubtful outcomes in a row from which on records are sent one by one
@@ -245,12 +246,12 @@ class Sender:
         volume = self._volume
         reason = ""
         if not volume.reachable:
-            reason = "servers"
+            reason = SERVERS
         elif self._policies.paused and not self.force:
-            reason = "a person to go on"
+            reason = PAUSED
         elif sent_as(head) != ANYUSER and not self._core.volumes.may_send(volume, head.uid, head.identity):
             reason = TOKENS
-        if reason:
+        if reason or volume.waiting_for in _OBSTACLES:
             self._say(reason)
         return not reason
 

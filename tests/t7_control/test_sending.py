@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from realmfs.control import messages
+from realmfs.control.pending import Pending
 from realmfs.control.protocol import ControlError
 from realmfs.control.sending import Sending
 from realmfs.control.volumemessages import SetWriteback, Writeback
@@ -20,6 +21,12 @@ ROOT = f"/{REALM}"
 
 def sending(client: Client) -> Sending:
     return Sending(client.venus.core, client.venus.reintegrator)
+
+
+async def states(client: Client) -> list[str]:
+    """What each waiting change says of itself."""
+    page = await Pending(client.venus.core, client.realms).list(messages.Changes())
+    return [change.state for change in page.entries]
 
 
 async def call(client: Client, method: str, params: object) -> Any:
@@ -122,9 +129,27 @@ async def test_nothing_goes_by_itself_while_it_is_paused(
         await a.restart()
         await trio.sleep(60)
         assert a.pending == 2
+        assert await states(a) == ["paused", "paused"]
         assert await call(a, "changes.send", messages.Send()) == []
         await a.mkdir(f"{ROOT}/d")
         await trio.sleep(60)
         assert a.pending == 1
+        await a.realms.disconnect()
+        assert await states(a) == ["waits off line: disconnected by hand"], "for that it waits first of all"
+        await a.realms.reconnect()
         await call(a, "writeback", SetWriteback(paused=False))
         await a.drained()
+
+
+async def test_what_waits_says_for_what(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    async with world(tmp_path) as w:
+        a = await w.client()
+        await a.mkdir(f"{ROOT}/d")
+        await a.drained()
+        await call(a, "writeback", SetWriteback(age=100.0))
+        await a.mkdir(f"{ROOT}/e")
+        await trio.sleep(10)
+        assert await states(a) == ["waits for its age"]
+        a.offline()
+        await trio.sleep(300)
+        assert await states(a) == ["waits for servers"]

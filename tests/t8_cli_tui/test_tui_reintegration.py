@@ -66,6 +66,8 @@ def test_changes_wait_are_discarded_exported_and_sent(
         await until(pilot, lambda: "paused" in screen_text(app))
         home.run("mkdir", f"{REALM}/keep", f"{REALM}/lose")
         await until(pilot, lambda: "2 changes wait" in screen_text(app) and "lose" in screen_text(app))
+        await until(pilot, lambda: "waits for a person" in screen_text(app))
+        assert [change["state"] for change in json.loads(home.run("changes", "--json"))] == ["paused"] * 2
         await pilot.press("tab", "down", "D")
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         assert "lose" in screen_text(app)

@@ -239,7 +239,8 @@ class ReintegrationPane(Pane):
 
 def _volume_row(volume: Mapping[str, Any]) -> Sequence[Cell]:
     refused = volume["refused"]
-    why = volume["why"] or (f"{refused} refused: see Conflicts" if refused else "")
+    waits = f"waits for {volume['waits_for']}" if volume.get("waits_for") else ""
+    why = volume["why"] or (f"{refused} refused: see Conflicts" if refused else waits)
     return (
         printable(f"{volume['name']}@{volume['realm']}"),
         Text(volume["state"], "green" if volume["reachable"] else "yellow"),
