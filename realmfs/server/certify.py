@@ -132,6 +132,7 @@ class Certifier:
             raise CodaError(Code.EINCOMPATIBLE, "the new name is taken")
         if moved.is_directory:
             self._check_no_loop(moved.fid, target)
+            self._note_base(moved, record.fid, record.vv)
         else:
             self._same(moved, record.vv)
         across = source.fid != target.fid
@@ -175,7 +176,9 @@ class Certifier:
 
     def _set_attribute(self, record: log.Utimes | log.Chmod | log.Chown) -> None:
         vnode = self._work.get(self._own(record.fid))
-        if not vnode.is_directory:
+        if vnode.is_directory:
+            self._note_base(vnode, record.fid, record.vv)
+        else:
             self._same(vnode, record.vv)
         if isinstance(record, log.Chmod) and vnode.type is ObjectType.SYMLINK:
             raise CodaError(Code.EACCES, "symbolic links have no mode of their own")
@@ -225,9 +228,15 @@ class Certifier:
             raise CodaError(Code.ENOTDIR)
         if name in _DOTS:
             raise CodaError(Code.EINVAL)
-        if parent.vv.versions != vv.versions or parent.vv.store_id != vv.store_id:
-            self.stale[fid] = None
+        self._note_base(parent, fid, vv)
         return parent, self._work.directory(parent.fid)
+
+    def _note_base(self, directory: Vnode, fid: Fid, vv: VersionVector) -> None:
+        """Note whether a directory is not what the client knew when it made a record of it."""
+        if directory.vv.versions != vv.versions or directory.vv.store_id != vv.store_id:
+            self.stale[fid] = None
+        if directory.vv.store_id != vv.store_id:
+            self._work.overtaken(directory.fid)
 
     def _child(self, parent: Vnode, contents: Directory, name: bytes) -> Vnode:
         entry = contents.lookup(name)

@@ -116,8 +116,10 @@ class ObjectCalls:
                 raise CodaError(Code.EACCES)
             vnode.acl = acl
             vnode.author = caller.identity.user & 0xFFFFFFFF
-            slot = found.volume.slot
-            vnode.vv = state.store.vnodes.count_update(vnode.fid, vnode.vv, slot, args.store_id)
+            slot, store_id = found.volume.slot, args.store_id
+            if vnode.vv.store_id != args.status.vv.store_id:
+                store_id = state.store.vnodes.id_upon(vnode.fid, vnode.vv, store_id)
+            vnode.vv = state.store.vnodes.count_update(vnode.fid, vnode.vv, slot, store_id)
             with state.store.transaction():
                 state.store.vnodes.write([vnode])
                 state.store.note_attribute(found.volume, vnode, ACL, args.store_id)

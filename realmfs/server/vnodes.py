@@ -15,6 +15,7 @@ from typing import Any
 
 from realmfs.server.access import Acl
 from realmfs.server.database import Database
+from realmfs.server.merge import digest
 from realmfs.server.volumes import VERSIONS
 from realmfs.vice.directory import Directory
 from realmfs.vice.types import ROOT, Fid, ObjectType, StoreId, VersionFlags, VersionVector
@@ -25,6 +26,7 @@ _COLUMNS = (
 )
 _HOLES = ", ".join("?" * 21)
 _KEPT_DIRECTORIES = 256
+_KEPT_OTHERS = 4096
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Vnodes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._directories: OrderedDict[Fid, Directory] = OrderedDict()
+        self._others: OrderedDict[StoreId, set[StoreId]] = OrderedDict()
         self.on_uneven: Callable[[Fid], None] = lambda fid: None
         """Told of objects of which a replica may have missed an update or a second phase, without a mark."""
         database.on_foreign_change(self._directories.clear)
@@ -118,12 +121,30 @@ class Vnodes:
         raised = base.raised([slot]).with_store_id(store_id)
         return raised.with_flags(base.flags | VersionFlags.COP2PENDING)
 
+    def id_upon(self, directory: Fid, base: VersionVector, store_id: StoreId) -> StoreId:
+        """Return the store id for an update of a directory that was made without knowledge of its version.
+
+        Who made it does not have what comes out, and where others' changes have not arrived something else
+        comes out. So this id is of the update upon what was there: equal ones mean equal names. (Reference
+        servers make a new one each, reintegration.md §2.7, and replicas that are equal must be resolved.)
+        The second phase names the update; it is found in memory, and may be lost with it.
+        """
+        other = digest("upon", directory[1:], base.store_id, store_id)
+        self._others.setdefault(store_id, set()).add(other)
+        while len(self._others) > _KEPT_OTHERS:
+            self._others.popitem(last=False)
+        return other
+
     def pending(self, store_id: StoreId) -> list[Vnode]:
         """Return the objects whose last update was this one and still waits for its second phase."""
-        rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM vnode WHERE store_host = ? AND store_unique = ? AND flags & 8", *store_id
-        )
-        return [_vnode(row) for row in rows]
+        return [
+            _vnode(row)
+            for known in (store_id, *sorted(self._others.get(store_id, ())))
+            for row in self._database.rows(
+                f"SELECT {_COLUMNS} FROM vnode WHERE store_host = ? AND store_unique = ? AND flags & 8",
+                *known,
+            )
+        ]
 
     def containers(self) -> set[int]:
         """Return the numbers of all containers that a row names."""

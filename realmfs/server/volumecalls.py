@@ -134,7 +134,8 @@ class VolumeCalls:
                 state.store.volumes.set_status(volume.id, **changes)
                 if "max_quota" in changes:
                     vnodes = state.store.vnodes
-                    vnode.vv = vnodes.count_update(vnode.fid, vnode.vv, volume.slot, args.store_id)
+                    store_id = vnodes.id_upon(vnode.fid, vnode.vv, args.store_id)
+                    vnode.vv = vnodes.count_update(vnode.fid, vnode.vv, volume.slot, store_id)
                     state.store.vnodes.write([vnode])
                     state.store.volumes.settle(volume.id, 1, 0)
             await state.store.database.durable()

@@ -57,6 +57,7 @@ class WorkingSet:
         """Whether what is in conflict may be touched."""
         self.bases: dict[Fid, VersionVector] = {}
         """Vectors to count on from instead of those that are stored."""
+        self._overtaken: set[Fid] = set()
         self._noted = store.volumes.replicas(volume) > 1
 
     # collecting
@@ -122,6 +123,13 @@ class WorkingSet:
         vnode.vv = vnode.vv.with_store_id(store_id)
         self._changed.pop(vnode.fid, None)
         self._changed[vnode.fid] = store_id
+
+    def overtaken(self, directory: Fid) -> None:
+        """Note that others had changed a directory without the knowledge of who changes it now.
+
+        The store id of the update does not say what comes out then (Vnodes.id_upon).
+        """
+        self._overtaken.add(directory)
 
     def plant(self, vnode: Vnode) -> None:
         """Write an object as it is, without counting an update of it."""
@@ -250,7 +258,10 @@ class WorkingSet:
         stored = self._store.vnodes.find(vnode.fid)
         base = stored.vv if stored is not None else VersionVector()
         base = self.bases.get(vnode.fid, base)
-        return self._store.vnodes.count_update(vnode.fid, base, self.volume.slot, self._changed[vnode.fid])
+        store_id = self._changed[vnode.fid]
+        if vnode.fid in self._overtaken:
+            store_id = self._store.vnodes.id_upon(vnode.fid, base, store_id)
+        return self._store.vnodes.count_update(vnode.fid, base, self.volume.slot, store_id)
 
     def _note_past(self, store: ServerStore) -> None:
         """Note of which versions the changed or removed files were made."""

@@ -65,11 +65,13 @@ class Committer:
     ) -> None:
         """Advance versions, delete the records, queue the second phase. No checkpoint.
 
-        Where `bases` are other versions than the cached ones, what is cached is none of the servers' yet.
+        Where `bases` are other versions than the cached ones, what is cached is none of the servers' yet:
+        neither that which it was made from, for our names are in it.
         """
         core, slots = self._core, outcome.update_set
         rebased = {fid for fid, vv in bases.items() if not _same(version_of(core, volume, fid), vv)}
-        vectors = committed(records, {**vectors_of(core, volume, records), **bases}, slots)
+        before = vectors_of(core, volume, records)
+        vectors = committed(records, {**before, **bases}, slots)
         seconds: dict[StoreId, list[Fid]] = {}
         for fid, store_id in last_store_ids(records).items():
             seconds.setdefault(store_id, []).append(fid)
@@ -81,8 +83,10 @@ class Committer:
             cleaned = core.cache.log.remove(core.cache.log.current(entries))
             for fid, vv in vectors.items():
                 if fid in rebased:
-                    continue
-                if fid.is_directory and fid[1:] in stale and self._is_outdated(volume, fid, cleaned):
+                    if fid not in before:  # it was but consulted
+                        continue
+                    vv = before[fid].with_store_id(core.cache.log.new_store_id())
+                elif fid.is_directory and fid[1:] in stale and self._is_outdated(volume, fid, cleaned):
                     vv = vv.with_store_id(core.cache.log.new_store_id())
                 self._advance(volume, fid, vv)
             core.nodes.cleaned(cleaned)

@@ -21,7 +21,7 @@ from realmfs.server.replica import LocalReplica
 from realmfs.server.views import Node, ReplicaViews
 from realmfs.vice.errors import CodaError
 from realmfs.vice.log import AnyRecord
-from realmfs.vice.types import Fid, ObjectType
+from realmfs.vice.types import Fid, ObjectType, StoreId
 from tests.group import GroupClient, Servers, address, group
 from tests.seeds import first_seed
 
@@ -43,6 +43,8 @@ class Chaos:
         self._sizes = itertools.count(1)
         self.made: set[Node] = set()
         self.removed: set[Node] = set()
+        self.named: dict[tuple[Node, StoreId], Any] = {}
+        """The names in a directory by its store id, as whoever was looked at first has them."""
 
     async def step(self, *, outages: bool) -> None:
         """Do one thing."""
@@ -52,6 +54,7 @@ class Chaos:
             choices += [self.cut, self.kill, self.back, self.back]
         with contextlib.suppress(CodaError, RpcError, OSError):  # then it was not acknowledged
             await self.random.choice(choices)()
+        self.check_names()
         await trio.sleep(self.random.random() * 3)
 
     def contents(self) -> bytes:
@@ -163,6 +166,13 @@ class Chaos:
         for number in EVERYBODY:
             if number not in self.servers.running:
                 await self.servers.start(number, self.nursery)
+
+    def check_names(self) -> None:
+        """Directories of one store id have the same names, whoever has them, whenever."""
+        for number in EVERYBODY:
+            for node, row in self.servers.contents(number).items():
+                if node[0] & 1 and row[8] != StoreId.zero():
+                    assert self.named.setdefault((node, row[8]), row[-1]) == row[-1], f"{node} {row[8]}"
 
     def check(self) -> None:
         """Nothing acknowledged is gone, unless it was removed, or is in or below a conflict."""

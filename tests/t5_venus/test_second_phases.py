@@ -12,8 +12,11 @@ from realmfs.realms.group import Group
 from realmfs.realms.types import Reintegrated
 from realmfs.server.store import ServerStore
 from realmfs.server.volumes import ROOT_VOLUME
+from realmfs.venus.commit import Committer
+from realmfs.venus.volume import VolumeState
 from realmfs.vice.calls import Resolve
-from realmfs.vice.types import Fid
+from realmfs.vice.directory import Directory
+from realmfs.vice.types import Fid, StoreId
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.quirks import Quirk, QuirkyServer
 from tests.seeds import first_seed
@@ -146,3 +149,50 @@ async def test_who_shares_a_directory_changes_the_version_that_the_servers_have(
         assert len(await ann.ls(top)) == 11
         for client in (ann, bob):
             await assert_equal(where, client)
+
+
+def held(client: MortalClient, ino: int) -> tuple[StoreId, list[bytes]]:
+    """Return which version of a directory a client believes to have, and the names that it has."""
+    node, image = client.venus.core.nodes.in_memory(ino), client.cache.directories.load(ino)
+    assert node is not None
+    assert node.status is not None
+    assert image is not None
+    return node.status.vv.store_id, sorted(set(Directory.parse(image).names()) - {b".", b".."})
+
+
+async def test_names_upon_a_version_that_was_not_known_are_of_no_version(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of the one before, nor of the one that the servers have now: others' names are in that."""
+    monkeypatch.setattr(GroupCore, "all_ours", False)
+    found: list[tuple[StoreId, list[bytes]]] = []
+    commit = Committer.commit
+
+    def noting(self: Committer, volume: VolumeState, *arguments: Any) -> None:
+        commit(self, volume, *arguments)
+        if volume in ann.venus.core.volumes:
+            found.append(held(ann, ino))
+
+    async with site(tmp_path, count=3) as where:
+        ann, bob = [await where.client() for _ in range(2)]
+        top = f"{ROOT}/both"
+        await ann.mkdir(top)
+        await ann.drained()
+        ino = (await ann.look(top)).ino
+        await bob.write(f"{top}/first", b"so that it is known to be shared")
+        await bob.drained()
+        await ann.ls(top)
+        before, names = held(ann, ino)
+        assert names == [b"first"]
+        ann.offline()
+        await ann.write(f"{top}/ann", b"")
+        await bob.write(f"{top}/bob", b"")
+        await bob.drained()
+        monkeypatch.setattr(Committer, "commit", noting)
+        ann.online()
+        await ann.drained()
+        ((version, names),) = found
+        assert names == [b"ann", b"first"]
+        assert await ann.ls(top) == ["ann", "bob", "first"]
+        after, _ = held(ann, ino)
+        assert len({before, version, after}) == 3
