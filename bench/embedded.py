@@ -79,7 +79,7 @@ class EmbeddedRealm(Subject):
 
     def describe(self) -> dict[str, Any]:
         with Client(self._socket) as daemon:
-            return {"transport": [server["protection"] for server in daemon.call("servers.list")]}
+            return {"transport": [server["protection"] for server in daemon.pages("servers.list")]}
 
     def _unmount(self) -> None:
         unmount(self._point)

@@ -43,10 +43,10 @@ Contents of files travel through pipes: with the answer to `file.open` comes one
 (`SCM_RIGHTS`, with the first byte of the line; `"descriptors": 1` stands beside the result). Read from it to
 its end, or write and close it, and then call `file.close`, which tells what went wrong on the way.
 
-Long lists come in pages of at most 200 `entries`; the `cursor` of an answer, given back as a parameter,
-continues behind its last entry, null was the end. What grows with the realms in use and not with their
-files comes whole: realms, servers, tokens, mounts. `hoard.verify` tells all that is missing, or `limit` of
-it.
+Lists come in pages of at most 200 `entries`; the `cursor` of an answer, given back as a parameter, continues
+behind its last entry, null was the end. `hoard.verify` and `hoard.plan` begin lists which `hoard.problems`
+and `hoard.evicted` continue. Cursors are of one connection; those of a list that is made whole (realms,
+servers, tokens, what is missing) hold until four more such lists were begun.
 
 `events.watch` (*owner*) begins notifications of method `event`; a slow reader loses events and is told how
 many.

@@ -51,7 +51,7 @@ def _own_name() -> str:
 
 
 def _only_realm(client: Client) -> str:
-    realms = [str(realm["name"]) for realm in client.call("realms.list")]
+    realms = [str(realm["name"]) for realm in client.pages("realms.list")]
     if len(realms) != 1:
         known = f" Known here: {', '.join(realms)}" if realms else ""
         raise Failure(f"which realm? Name it: USER@REALM.{known}", Exit.USAGE)

@@ -149,8 +149,8 @@ def _daemon(path: Path) -> Iterator[Finding]:
             status = client.call("daemon.status")
             yield Finding("daemon", "ok", f"process {status['pid']}, up {age(status['uptime'])}")
             yield from _troubles(status)
-            yield from _servers(client.call("servers.list", check=not status["off_line"]))
-            yield from _tokens(client.call("tokens.list"), time.time())
+            yield from _servers(list(client.pages("servers.list", check=not status["off_line"])))
+            yield from _tokens(list(client.pages("tokens.list")), time.time())
     except NoDaemonError as error:
         yield Finding("daemon", "note", str(error))
     except ControlError as error:

@@ -9,7 +9,7 @@ import click
 from realmfs.cli import hoardwalk
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
-from realmfs.cli.hoardfile import carry_out, entries_of, entry_line, lines_of
+from realmfs.cli.hoardfile import carry_out, complete, entries_of, entry_line, lines_of, verified
 from realmfs.cli.hoardlearn import learn
 from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
@@ -17,7 +17,8 @@ from realmfs.control.client import Client
 from realmfs.control.words import printable, size
 
 VERDICT = 25  # columns of the reference's verify
-_UNLIMITED = 1_000_000
+_SHOWN = 20
+"""Objects that `plan` names of each kind; `--json` names all."""
 _PARTS = (
     ("to fetch", "fetch", "fetched"),
     ("would go", "evict", "evicted"),
@@ -158,8 +159,11 @@ def plan(client: Client, as_json: bool) -> None:
     """Say what a walk would bring, how large it is, and what would have to go. Brings nothing itself."""
     client.be_patient()
     with Bar("looking what is missing"):
-        answer = client.call("hoard.plan", limit=_UNLIMITED if as_json else 20)
+        answer = client.call("hoard.plan", limit=_SHOWN)
     if as_json:
+        complete(client, answer, "hoard.problems", "fetch", "fetch_cursor")
+        complete(client, answer, "hoard.problems", "short", "short_cursor")
+        complete(client, answer, "hoard.evicted", "evict", "evict_cursor")
         print_json(answer)
         return
     for title, key, sum_ in _PARTS:
@@ -183,7 +187,7 @@ def verify(client: Client, everything: bool, as_json: bool) -> None:
     """May I unplug? Status 1, and a list, if anything hoarded is absent or stale."""
     client.be_patient()
     with Bar("looking what is missing"):
-        answer = client.call("hoard.verify", limit=_UNLIMITED)
+        answer = verified(client)
     if as_json:
         print_json(answer)
     else:
@@ -250,7 +254,7 @@ def profile_() -> None:
 @with_daemon
 def list_profiles(client: Client, as_json: bool) -> None:
     """List the profiles, and what is wrong with them."""
-    _show_profiles(client.call("hoard.profiles"), as_json)
+    _show_profiles(list(client.pages("hoard.profiles")), as_json)
 
 
 @profile_.command("enable")
@@ -260,7 +264,7 @@ def list_profiles(client: Client, as_json: bool) -> None:
 @with_daemon
 def enable(client: Client, name: str, uid: int | None, as_json: bool) -> None:
     """Hoard what the profile NAME names."""
-    _show_profiles(client.call("hoard.profile", name=name, enabled=True, uid=uid), as_json)
+    _switch(client, name, enabled=True, uid=uid, as_json=as_json)
 
 
 @profile_.command("disable")
@@ -269,7 +273,12 @@ def enable(client: Client, name: str, uid: int | None, as_json: bool) -> None:
 @with_daemon
 def disable(client: Client, name: str, as_json: bool) -> None:
     """Hoard no more what only the profile NAME names."""
-    _show_profiles(client.call("hoard.profile", name=name, enabled=False), as_json)
+    _switch(client, name, enabled=False, uid=None, as_json=as_json)
+
+
+def _switch(client: Client, name: str, *, enabled: bool, uid: int | None, as_json: bool) -> None:
+    client.call("hoard.profile", name=name, enabled=enabled, uid=uid)
+    _show_profiles(list(client.pages("hoard.profiles")), as_json)
 
 
 def _show_profiles(profiles: list[dict[str, Any]], as_json: bool) -> None:

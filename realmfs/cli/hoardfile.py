@@ -78,9 +78,23 @@ def entry_line(entry: dict[str, Any]) -> str:
     )
 
 
+def verified(client: Client) -> dict[str, Any]:
+    """Return what `hoard.verify` answers, with everything that is missing."""
+    answer: dict[str, Any] = client.call("hoard.verify")
+    complete(client, answer, "hoard.problems", "problems", "cursor")
+    return answer
+
+
+def complete(client: Client, answer: dict[str, Any], method: str, name: str, cursor: str) -> None:
+    """Fetch the rest of a list that an answer has begun, as its cursor says."""
+    rest, answer[cursor] = answer[cursor], None
+    if rest is not None:
+        answer[name] += client.pages(method, cursor=rest)
+
+
 def verdicts(client: Client, verbosity: int) -> list[str]:
     """Return the lines of the reference's `hoard verify`: problems, and from 1 on what is well, too."""
-    answer = client.call("hoard.verify", limit=1_000_000)
+    answer = verified(client)
     lines = [f"{one['verdict']:>{_VERDICT}}  {one['path']}" for one in answer["problems"]]
     if verbosity:
         wrong = {one["path"] for one in answer["problems"]}

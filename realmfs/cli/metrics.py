@@ -29,7 +29,7 @@ def command(client: Client, file: Path | None) -> None:
     """Print the daemon's counters and gauges for Prometheus."""
     text = render(
         client.call("daemon.status"),
-        client.call("servers.list"),
+        list(client.pages("servers.list")),
         list(client.pages("volumes.list")),
         client.call("cache.usage"),
     )

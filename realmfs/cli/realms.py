@@ -12,7 +12,7 @@ from realmfs.control.client import Client
 @with_daemon
 def command(client: Client, as_json: bool) -> None:
     """List the realms ever reached, with their servers."""
-    realms = client.call("realms.list")
+    realms = list(client.pages("realms.list"))
     if as_json:
         print_json(realms)
         return

@@ -16,7 +16,7 @@ from realmfs.control.words import age, size
 def command(client: Client, check: bool, as_json: bool) -> None:
     """List the servers: who is up, how far away, how protected."""
     with Bar("asking the servers"):
-        servers = client.call("servers.list", check=check)
+        servers = list(client.pages("servers.list", check=check))
     if as_json:
         print_json(servers)
         return

@@ -19,7 +19,7 @@ def command(client: Client, short: bool, as_json: bool) -> None:
     """Show the daemon, its cache and its servers at a glance."""
     status = client.call("daemon.status")
     if short:
-        line = short_form(status, client.call("tokens.list"), time.time())
+        line = short_form(status, list(client.pages("tokens.list")), time.time())
         if as_json:
             print_json({"text": line})
         else:

@@ -16,7 +16,7 @@ from realmfs.control.words import age
 @with_daemon
 def command(client: Client, everybody: bool, as_json: bool) -> None:
     """Show where you are logged in, as whom, for how long, and how many changes wait there."""
-    tokens = client.call("tokens.list", everybody=everybody)
+    tokens = list(client.pages("tokens.list", everybody=everybody))
     if as_json:
         print_json(tokens)
         return

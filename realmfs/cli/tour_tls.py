@@ -15,7 +15,7 @@ def through_tls(player: Player, here: Tree, there: Tree, say: Callable[[str], No
             raise StageError(f"travel/{name} came otherwise through TLS")
     seconds = time.monotonic() - start
     with player.client() as daemon:
-        servers = daemon.call("servers.list", check=False)
+        servers = list(daemon.pages("servers.list"))
     for server in servers:
         if not server["protection"].startswith("TLS"):
             raise StageError(f"{server['address']} is reached by {server['protection']}")

@@ -124,9 +124,14 @@ class Client:
         """Call a method; returns its result as the message class that the reference names."""
         return read_message(shape, self.call(method, **params))
 
-    def pages(self, method: str, most: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
-        """Yield what a method lists page by page, as JSON values; at most `most` of it."""
-        cursor, left = None, most
+    def pages(
+        self, method: str, most: int | None = None, *, cursor: str | None = None, **params: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what a method lists page by page, as JSON values; at most `most` of it.
+
+        It begins behind `cursor`, which an answer gave.
+        """
+        left = most
         while left is None or left > 0:
             page = self.call(method, cursor=cursor, **params)
             yield from page["entries"][:left]

@@ -22,7 +22,6 @@ from typing import Any, Final
 import trio
 
 from realmfs.control import hoardmessages, messages, volumemessages
-from realmfs.control.pages import HoardPage
 from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Request
 from realmfs.control.service import Session
@@ -122,6 +121,16 @@ class _Job:
         result, _ = await self._session.call(Request(None, method, params))
         return result
 
+    async def pages(self, method: str, *, cursor: str | None = None, **params: Any) -> list[Any]:
+        """Return all that a method lists. Raises ControlError."""
+        entries: list[Any] = []
+        while True:
+            page = await self.call(method, cursor=cursor, **params)
+            entries += page.entries
+            cursor = page.cursor
+            if cursor is None:
+                return entries
+
     @property
     def text(self) -> str:
         """The in-bytes as a C string."""
@@ -165,7 +174,7 @@ async def _set_token(job: _Job) -> bytes:
 
 
 async def _get_token(job: _Job) -> bytes:
-    known = await job.call("tokens.list")
+    known = await job.pages("tokens.list")
     if not any(one.realm == job.text and one.state == "valid" for one in known):
         raise CodaError(Code.ENOTCONN, f"not logged in to {job.text}")
     given: messages.TokenFile = await job.call("tokens.get", realm=job.text)
@@ -213,7 +222,7 @@ async def _where_is(job: _Job) -> bytes:
 
 
 async def _check_servers(job: _Job) -> bytes:
-    found = await job.call("servers.list", check=True)
+    found = await job.pages("servers.list", check=True)
     down = {socket.inet_aton(one.address.rsplit(":", 1)[0]) for one in found if one.state == "down"}
     if len(job.data) >= 4:
         (count,) = struct.unpack_from("=i", job.data)
@@ -368,14 +377,7 @@ async def _hoard_clear(job: _Job) -> bytes:
 
 
 async def _hoard_list(job: _Job) -> bytes:
-    entries: list[hoardmessages.Entry] = []
-    cursor: str | None = None
-    while cursor is not None or not entries:
-        page: HoardPage = await job.call("hoard.list", cursor=cursor)
-        entries += page.entries
-        cursor = page.cursor
-        if cursor is None:
-            break
+    entries = await job.pages("hoard.list")
     entries.sort(key=lambda one: (-one.priority, one.place))
     lines = [f"<{one.volume}, {one.place}>, {one.attributes}, {one.uid}\n" for one in entries]
     _write_list(job, lines)
@@ -383,8 +385,11 @@ async def _hoard_list(job: _Job) -> bytes:
 
 
 async def _hoard_verify(job: _Job) -> bytes:
-    told = await job.call("hoard.verify")
-    lines = [f"{one.verdict} {one.path} ({one.priority}): {one.why}\n" for one in told.problems]
+    told: hoardmessages.Verified = await job.call("hoard.verify")
+    problems = [*told.problems]
+    if told.cursor is not None:
+        problems += await job.pages("hoard.problems", cursor=told.cursor)
+    lines = [f"{one.verdict} {one.path} ({one.priority}): {one.why}\n" for one in problems]
     _write_list(job, lines)
     return b""
 

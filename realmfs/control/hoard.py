@@ -10,13 +10,23 @@ import trio
 from realmfs.cache.hoard import HoardEntry
 from realmfs.control import hoardmessages as messages
 from realmfs.control.messages import Nothing
-from realmfs.control.pages import HoardPage, Paged, breathe, numbers_of, size_of
+from realmfs.control.pages import (
+    EvictedPage,
+    HoardPage,
+    Lists,
+    Paged,
+    ProblemPage,
+    ProfilePage,
+    breathe,
+    numbers_of,
+    size_of,
+)
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.venus.hoard import Hoard
 from realmfs.venus.hoardcontext import Census
 from realmfs.venus.hoardlanguage import Wish, parse_wish
-from realmfs.venus.hoardsurvey import Lack
+from realmfs.venus.hoardsurvey import NOT_BOUND, Lack, Survey
 from realmfs.venus.venus import Venus
 from realmfs.vice.errors import CodaError
 
@@ -29,6 +39,9 @@ class HoardMethods:
     def __init__(self, venus: Venus) -> None:
         self._venus = venus
         self._hoard: Hoard = venus.hoard
+        self._lacks: Lists[Lack] = Lists()
+        self._evicted: Lists[tuple[str, int]] = Lists()
+        self._profiles: Lists[messages.Profile] = Lists()
 
     def methods(self) -> dict[str, Method]:
         """Return the methods by name."""
@@ -43,7 +56,9 @@ class HoardMethods:
             "hoard.plan": (messages.Limited, self.plan),
             "hoard.verify": (messages.Limited, self.verify),
             "hoard.switch": (messages.Switch, self.switch),
-            "hoard.profiles": (Nothing, self.profiles),
+            "hoard.problems": (Paged, self.problems),
+            "hoard.evicted": (Paged, self.evicted),
+            "hoard.profiles": (Paged, self.profiles),
             "hoard.profile": (messages.ProfileSwitch, self.profile),
             "hoard.learn.begin": (messages.Group, self.learn),
             "hoard.learn.end": (messages.Group, self.learned),
@@ -163,16 +178,21 @@ class HoardMethods:
     async def plan(self, params: messages.Limited) -> messages.Plan:
         """Say what a walk would bring, and what would go."""
         plan = await self._hoard.plan()
-        limit = max(0, params.limit)
+        fetch, fetch_cursor = self._lacks.begin(plan.fetch, params.limit)
+        short, short_cursor = self._lacks.begin(plan.short, params.limit)
+        evict, evict_cursor = self._evicted.begin(plan.evict, params.limit)
         return messages.Plan(
-            fetch=[_problem(lack) for lack in plan.fetch[:limit]],
-            evict=[messages.Evicted(path, size) for path, size in plan.evict[:limit]],
-            short=[_problem(lack) for lack in plan.short[:limit]],
+            fetch=[_problem(lack) for lack in fetch],
+            evict=[messages.Evicted(*one) for one in evict],
+            short=[_problem(lack) for lack in short],
             fetched=_sum(plan.fetch),
             evicted=messages.Sum(len(plan.evict), sum(size for _, size in plan.evict)),
             lacking=_sum(plan.short),
             unknown=sum(lack.size is None for lack in plan.fetch),
             free=plan.free,
+            fetch_cursor=fetch_cursor,
+            evict_cursor=evict_cursor,
+            short_cursor=short_cursor,
         )
 
     async def verify(self, params: messages.Limited) -> messages.Verified:
@@ -180,6 +200,8 @@ class HoardMethods:
         survey = await self._hoard.look()
         keys = {context.entry.volume for context in self._hoard.contexts.roots.values()}
         volumes = [self._venus.core.volumes.by_key(key) for key in keys]
+        missing = self._missing(survey)
+        problems, cursor = self._lacks.begin(missing, params.limit)
         return messages.Verified(
             ready=survey.ready and not self._hoard.mistaken(),
             reachable=all(volume.reachable for volume in volumes),
@@ -187,20 +209,40 @@ class HoardMethods:
             bytes=survey.total.bytes,
             present=survey.total.present,
             present_bytes=survey.total.present_bytes,
-            problems=[
-                *(
-                    messages.Problem(str(mistake), 0, "*** Not bound ***", mistake.text, None)
-                    for mistake in self._hoard.mistaken()
-                ),
-                *(_problem(lack) for lack in survey.lacks),
-            ][: max(0, params.limit)],
-            count=len(survey.lacks) + len(self._hoard.mistaken()),
+            problems=[_problem(lack) for lack in problems],
+            count=len(missing),
+            cursor=cursor,
         )
+
+    def _missing(self, survey: Survey) -> list[Lack]:
+        mistakes = self._hoard.mistaken()
+        return [Lack(str(one), 0, 0, NOT_BOUND, one.text, None) for one in mistakes] + survey.lacks
+
+    async def problems(self, params: Paged) -> ProblemPage:
+        """Return what is missing: as of the last survey, or the rest of what an answer has begun."""
+        if params.cursor is not None:
+            lacks, cursor = self._lacks.go_on(params.cursor, params.limit)
+        else:
+            survey = self._hoard.survey
+            lacks, cursor = self._lacks.begin([] if survey is None else self._missing(survey), params.limit)
+        return ProblemPage([_problem(lack) for lack in lacks], cursor)
+
+    async def evicted(self, params: Paged) -> EvictedPage:
+        """Return the rest of what would go by a plan."""
+        if params.cursor is None:
+            raise ControlError(INVALID_PARAMS, "this continues `hoard.plan`: give its `evict_cursor`")
+        found, cursor = self._evicted.go_on(params.cursor, params.limit)
+        return EvictedPage([messages.Evicted(*one) for one in found], cursor)
 
     # -- profiles and learning -------------------------------------------------------------------------
 
-    async def profiles(self, params: Nothing) -> list[messages.Profile]:
-        """Return the profiles."""
+    async def profiles(self, params: Paged) -> ProfilePage:
+        """Return profiles."""
+        if params.cursor is not None:
+            return ProfilePage(*self._profiles.go_on(params.cursor, params.limit))
+        return ProfilePage(*self._profiles.begin(self._all_profiles(), params.limit))
+
+    def _all_profiles(self) -> list[messages.Profile]:
         return [
             messages.Profile(
                 one.name, one.path, one.enabled, one.entries, [str(each) for each in one.mistakes]
@@ -208,10 +250,10 @@ class HoardMethods:
             for one in self._hoard.profiles.all()
         ]
 
-    async def profile(self, params: messages.ProfileSwitch) -> list[messages.Profile]:
-        """Enable or disable a profile."""
+    async def profile(self, params: messages.ProfileSwitch) -> ProfilePage:
+        """Enable or disable a profile; return the profiles."""
         await self._hoard.switch_profile(params.name, _uid(params.uid), params.enabled)
-        return await self.profiles(Nothing())
+        return await self.profiles(Paged())
 
     async def learn(self, params: messages.Group) -> Nothing:
         """Watch what the processes of a session or group open."""

@@ -31,9 +31,9 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """At most `limit` of each list in the answer; counts and sums are of all."""
+    """At most `limit` of each list in the answer, then come cursors; counts and sums are of all."""
 
-    limit: int = 1000
+    limit: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,8 @@ class Verified:
     problems: list[Problem]
     count: int
     """Of all problems."""
+    cursor: str | None = None
+    """The rest of them, from `hoard.problems`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,12 @@ class Plan:
     unknown: int
     """Objects among those to fetch whose size nobody knows."""
     free: int
+    fetch_cursor: str | None = None
+    """The rest of `fetch`, from `hoard.problems`."""
+    evict_cursor: str | None = None
+    """The rest of `evict`, from `hoard.evicted`."""
+    short_cursor: str | None = None
+    """The rest of `short`, from `hoard.problems`."""
 
 
 @dataclass(frozen=True, slots=True)

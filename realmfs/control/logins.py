@@ -142,9 +142,9 @@ class Logins:
                 log.info("uid %d, without a token, is logged out of %s", uid, row.name)
         return gone
 
-    async def list_tokens(self, uid: int, params: messages.Tokens) -> list[messages.TokenInfo]:
+    async def list_tokens(self, uid: int, everybody: bool) -> list[messages.TokenInfo]:
         """Return who a user is in which realm, and where changes wait for his login. Raises ControlError."""
-        if params.everybody and uid != 0:
+        if everybody and uid != 0:
             raise ControlError.of_errno(errno.EPERM, "only root may see when the tokens of others end")
         held, waiting = self._realms.tokens.all(), self._waiting()
         known = {(one.realm, one.uid) for one in held}
@@ -153,7 +153,7 @@ class Logins:
             if identity and (realm, owner) not in known:
                 who = int(identity.partition("@")[0])
                 found.append(messages.TokenInfo(realm, owner, "", who, "missing", None, pending))
-        return [one for one in found if params.everybody or one.uid == uid]
+        return [one for one in found if everybody or one.uid == uid]
 
     def _waiting(self) -> Pending:
         waiting: Pending = {}

@@ -117,9 +117,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """`check`: ask each server now instead of telling what is known."""
+    """`check`: ask each server now instead of telling what is known; a page behind `cursor`."""
 
     check: bool = False
+    cursor: str | None = None
+    limit: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +295,11 @@ class FidOf:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """`everybody`: of all local users, for root."""
+    """`everybody`: of all local users, for root; a page behind `cursor`."""
 
     everybody: bool = False
+    cursor: str | None = None
+    limit: int = 200
 
 
 # Results

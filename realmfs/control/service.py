@@ -18,7 +18,7 @@ from realmfs import __version__
 from realmfs.control import messages
 from realmfs.control.acl import Acls
 from realmfs.control.files import Files
-from realmfs.control.pages import Paged, VolumePage
+from realmfs.control.pages import Lists, Paged, RealmPage, ServerPage, TokenPage, VolumePage
 from realmfs.control.protocol import (
     HELLO,
     INVALID_PARAMS,
@@ -58,7 +58,7 @@ class Logins(Protocol):
     async def take(self, uid: int, params: messages.TokenFile) -> messages.TokenInfo: ...
     async def give(self, uid: int, params: messages.InRealm) -> messages.TokenFile: ...
     async def log_out(self, uid: int, params: messages.Logout) -> Sequence[messages.TokenInfo]: ...
-    async def list_tokens(self, uid: int, params: messages.Tokens) -> Sequence[messages.TokenInfo]: ...
+    async def list_tokens(self, uid: int, everybody: bool) -> Sequence[messages.TokenInfo]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,9 @@ class Session:
         self._facts = facts
         self._logins = logins
         self._caller = caller
+        self._realm_lists: Lists[messages.RealmInfo] = Lists()
+        self._server_lists: Lists[messages.ServerInfo] = Lists()
+        self._token_lists: Lists[messages.TokenInfo] = Lists()
         self._files = Files(files, caller)
         self._acls = Acls(files, caller)
         self.methods = self._file_methods() | self._daemon_methods() | self._login_methods()
@@ -156,7 +159,7 @@ class Session:
             "daemon.stop": Method(messages.Stop, self._stop, owner_only=True, then=self._end),
             "daemon.log_level": Method(messages.LogLevel, self._log_level, owner_only=True),
             "connection.wait": Method(messages.Wait, self._wait),
-            "realms.list": Method(messages.Nothing, self._realms),
+            "realms.list": Method(Paged, self._realms),
             "servers.list": Method(messages.Servers, self._servers),
             "volumes.list": Method(Paged, self._volumes),
         }
@@ -169,7 +172,7 @@ class Session:
             "tokens.set": Method(messages.TokenFile, functools.partial(logins.take, uid)),
             "tokens.get": Method(messages.InRealm, functools.partial(logins.give, uid)),
             "tokens.logout": Method(messages.Logout, functools.partial(logins.log_out, uid)),
-            "tokens.list": Method(messages.Tokens, functools.partial(logins.list_tokens, uid)),
+            "tokens.list": Method(messages.Tokens, self._tokens),
         }
 
     async def _hello(self, params: messages.Hello) -> messages.Welcome:
@@ -206,11 +209,22 @@ class Session:
     def _end(self, params: messages.Stop) -> None:
         self._facts.end(params.force)
 
-    async def _realms(self, params: messages.Nothing) -> Sequence[messages.RealmInfo]:
-        return self._facts.realms()
+    async def _realms(self, params: Paged) -> RealmPage:
+        if params.cursor is not None:
+            return RealmPage(*self._realm_lists.go_on(params.cursor, params.limit))
+        return RealmPage(*self._realm_lists.begin(self._facts.realms(), params.limit))
 
-    async def _servers(self, params: messages.Servers) -> Sequence[messages.ServerInfo]:
-        return await self._facts.servers(params.check)
+    async def _servers(self, params: messages.Servers) -> ServerPage:
+        """Return servers; they are asked for the first page only."""
+        if params.cursor is not None:
+            return ServerPage(*self._server_lists.go_on(params.cursor, params.limit))
+        return ServerPage(*self._server_lists.begin(await self._facts.servers(params.check), params.limit))
+
+    async def _tokens(self, params: messages.Tokens) -> TokenPage:
+        if params.cursor is not None:
+            return TokenPage(*self._token_lists.go_on(params.cursor, params.limit))
+        found = await self._logins.list_tokens(self._caller.uid, params.everybody)
+        return TokenPage(*self._token_lists.begin(found, params.limit))
 
 
 def _known(request: Request) -> Mapping[str, Any]:

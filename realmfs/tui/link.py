@@ -83,10 +83,14 @@ class Link:
         finally:
             self._answers.pop(serial, None)
 
-    async def entries(self, method: str, most: int | None = None, **params: Any) -> list[Any]:
-        """Return what a method lists page by page, at most `most` of it. Raises as `call`."""
+    async def entries(
+        self, method: str, most: int | None = None, *, cursor: str | None = None, **params: Any
+    ) -> list[Any]:
+        """Return what a method lists page by page, at most `most` of it. Raises as `call`.
+
+        It begins behind `cursor`, which an answer gave.
+        """
         found: list[Any] = []
-        cursor = None
         while most is None or len(found) < most:
             page = await self.call(method, cursor=cursor, **params)
             found += page["entries"]

@@ -77,7 +77,7 @@ class SomeLogins:
     async def log_out(self, uid: int, params: messages.Logout) -> Sequence[messages.TokenInfo]:
         return []
 
-    async def list_tokens(self, uid: int, params: messages.Tokens) -> Sequence[messages.TokenInfo]:
+    async def list_tokens(self, uid: int, everybody: bool) -> Sequence[messages.TokenInfo]:
         return []
 
 

@@ -51,8 +51,8 @@ READERS: dict[str, dict[str, Any]] = {
     "cache.usage": {},
     "conflicts.show": {},
     "hoard.status": {},
-    "hoard.verify": {"limit": 100},
-    "hoard.plan": {"limit": 100},
+    "hoard.verify": {},
+    "hoard.plan": {},
     "hoard.profiles": {},
     "path.stat": {"path": REALM},
     "path.list": {"path": "", "states": True},
@@ -193,7 +193,7 @@ async def all_pages(line: Line, method: str, params: dict[str, Any]) -> int:
     page = await ask(line, method, **params)
     count = len(page["entries"])
     while page["cursor"] is not None:
-        page = await ask(line, method, cursor=page["cursor"], **params)
+        page = await ask(line, method, **(params | {"cursor": page["cursor"]}))
         count += len(page["entries"])
     return count
 

@@ -78,12 +78,12 @@ async def test_a_user_handles_his_own_tokens_only(tmp_path: Path) -> None:
         with pytest.raises(ControlError) as caught:
             await here.logins.give(1001, messages.InRealm(REALM))
         assert caught.value.kind is Kind.UNAUTHENTICATED
-        assert await here.logins.list_tokens(1000, messages.Tokens()) == [info]
-        assert await here.logins.list_tokens(1001, messages.Tokens()) == []
-        assert await here.logins.list_tokens(0, messages.Tokens()) == []
-        assert await here.logins.list_tokens(0, messages.Tokens(everybody=True)) == [info]
+        assert await here.logins.list_tokens(1000, everybody=False) == [info]
+        assert await here.logins.list_tokens(1001, everybody=False) == []
+        assert await here.logins.list_tokens(0, everybody=False) == []
+        assert await here.logins.list_tokens(0, everybody=True) == [info]
         with pytest.raises(ControlError) as caught:
-            await here.logins.list_tokens(1001, messages.Tokens(everybody=True))
+            await here.logins.list_tokens(1001, everybody=True)
         assert caught.value.number == 1
         await here.logins.take(1001, mine)
         assert await here.logins.log_out(1001, messages.Logout("other.test")) == []
@@ -125,9 +125,9 @@ async def test_changes_that_wait_for_a_login_are_named(tmp_path: Path) -> None:
     async with desk(tmp_path) as here:
         here.pend(1000, f"501@{REALM}")
         here.pend(1000, f"501@{REALM}")
-        (missing,) = await here.logins.list_tokens(1000, messages.Tokens())
+        (missing,) = await here.logins.list_tokens(1000, everybody=False)
         assert missing == messages.TokenInfo(REALM, 1000, "", 501, "missing", None, 2)
-        assert await here.logins.list_tokens(1001, messages.Tokens()) == []
+        assert await here.logins.list_tokens(1001, everybody=False) == []
         info = await here.logins.log_in(1000, ALICE)
         assert info.pending == 2
         assert (await here.logins.log_out(1000, messages.Logout()))[0].pending == 2

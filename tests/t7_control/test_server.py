@@ -32,7 +32,7 @@ async def test_a_method_answers(control: Control) -> None:
     answer = await line.call("daemon.status")
     assert answer["result"]["requests"] == {"lookup": 4}
     answer = await line.call("realms.list")
-    assert answer["result"][0]["name"] == "example.org"
+    assert answer["result"]["entries"][0]["name"] == "example.org"
 
 
 @pytest.mark.parametrize(

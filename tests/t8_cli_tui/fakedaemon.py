@@ -24,7 +24,10 @@ Answers = Mapping[str, Any]
 """By method: a result, a file's contents, a ControlError, or a function of the parameters that gives one."""
 
 
-PAGED = ("changes.list", "conflicts.list", "hoard.list", "volumes.list")
+PAGED = (
+    "changes.list", "conflicts.list", "hoard.list", "hoard.profiles",
+    "realms.list", "servers.list", "tokens.list", "volumes.list",
+)  # fmt: skip
 """What answers in pages: here one page holds all."""
 
 

@@ -35,7 +35,7 @@ ASKS: dict[tuple[str, str], tuple[tuple[str, ...], Asked]] = {
     ("browse", "H"): ((), ("hoard.add", {"path": FILE, "attributes": "100"})),
     ("browse", "g"): ((*"a.b/c", "enter"), ("path.stat", {"path": "a.b/c"})),
     ("hoard", "w"): ((), ("hoard.walk", {})),
-    ("hoard", "p"): ((), ("hoard.plan", {"limit": 500})),
+    ("hoard", "p"): ((), ("hoard.plan", {})),
     ("hoard", "a"): ((*"x.y/z", "enter", "enter"), ("hoard.add", {"path": "x.y/z", "attributes": "100:d+"})),
     ("hoard", "e"): (
         ("ctrl+u", *"5", "enter"),

@@ -110,7 +110,7 @@ def test_a_command_of_the_palette_goes_to_its_pane_and_acts(tmp_path: Path) -> N
         await pilot.press("ctrl+p")
         await pilot.pause(0.2)
         await pilot.press(*"Check now", "enter")
-        await until(pilot, lambda: ("servers.list", {"check": True}) in daemon.calls)
+        await until(pilot, lambda: ("servers.list", {"check": True, "cursor": None}) in daemon.calls)
         assert app.pane.key == "servers"
 
     drive_fake(tmp_path, BUSY, script)

@@ -141,7 +141,7 @@ class BrowsePane(Pane):
         if not place.path or not self.link.up:
             return
         told = await self.link.call("path.stat", path=place.path, follow=False)
-        servers = await self.link.call("servers.list")
+        servers = await self.link.entries("servers.list")
         self.query_one("#facts", Static).update(facts(told, servers))
         self.files.learn(place, told)
         preview = Text()

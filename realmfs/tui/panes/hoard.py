@@ -14,20 +14,26 @@ from textual.binding import Binding, BindingType
 from textual.widgets import ProgressBar, Static
 
 from realmfs.control.protocol import ControlError, Kind
-from realmfs.control.words import age, printable, size
+from realmfs.control.words import printable
 from realmfs.tui.dialogs import Confirm, Form
+from realmfs.tui.hoardwords import (
+    Entry,
+    cache_line,
+    entry_row,
+    missing_rows,
+    plan_line,
+    planned_rows,
+    profile_row,
+    reach_of,
+    ready_line,
+    walk_line,
+)
 from realmfs.tui.link import Event, Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.table import Cell, Rows
 
-MOST_SHOWN = 500
 STEP = 10
 HIGHEST = 1000
-BAR = 20
-_STATES = {"valid": "green", "suspect": "", "indigent": "yellow", "inconsistent": "red"}
-_REACH = {"": "itself", ":c+": "children", ":d+": "all below"}
-
-Entry = Mapping[str, Any]
 
 
 class HoardPane(Pane):
@@ -129,14 +135,14 @@ class HoardPane(Pane):
             self.mark_stale()
 
     def _show_entries(self) -> None:
-        self._table.show_rows({key: _entry_row(entry) for key, entry in self._entries.items()})
+        self._table.show_rows({key: entry_row(entry) for key, entry in self._entries.items()})
 
     async def _load_profiles(self) -> None:
-        profiles = await self.link.call("hoard.profiles")
+        profiles = await self.link.entries("hoard.profiles")
         self._profiles = {one["name"]: one for one in profiles}
         table = self.query_one("#hoard-profiles", Rows)
         table.display = bool(profiles)
-        table.show_rows({name: _profile_row(one) for name, one in self._profiles.items()})
+        table.show_rows({name: profile_row(one) for name, one in self._profiles.items()})
 
     def _show_walk(self, status: Mapping[str, Any]) -> None:
         ended = self._walking and not status["walking"]
@@ -150,7 +156,7 @@ class HoardPane(Pane):
 
     async def _load_missing(self, entries: int) -> None:
         try:
-            told = await self.link.call("hoard.verify", limit=MOST_SHOWN)
+            told = await self.link.call("hoard.verify")
         except ControlError as error:
             if error.kind is not Kind.UNREACHABLE:
                 raise
@@ -158,8 +164,9 @@ class HoardPane(Pane):
             return
         self.query_one("#hoard-ready", Static).update(ready_line(told, entries, self._automatic))
         if self._planned is None:
-            rows = {one["path"]: _problem_row("missing", one) for one in told["problems"]}
-            self._show_lower(f"Missing: {told['count']}" if told["count"] else "Nothing is missing", rows)
+            self._show_lower(
+                f"Missing: {told['count']}" if told["count"] else "Nothing is missing", missing_rows(told)
+            )
 
     def _show_lower(self, heading: str, rows: Mapping[str, Sequence[Cell]]) -> None:
         self.query_one("#hoard-heading", Static).update(heading)
@@ -187,14 +194,8 @@ class HoardPane(Pane):
         self.ask(self._plan, group="plan", alone=True)
 
     async def _plan(self) -> None:
-        plan = self._planned = await self.link.call("hoard.plan", limit=MOST_SHOWN)
-        rows = {f"short {one['path']}": _problem_row("no room", one) for one in plan["short"]}
-        rows |= {f"fetch {one['path']}": _problem_row("to fetch", one) for one in plan["fetch"]}
-        rows |= {
-            f"evict {one['path']}": ("would go", _rooted(one["path"]), size(one["size"]), "-", "makes room")
-            for one in plan["evict"]
-        }
-        self._show_lower(plan_line(plan), rows)
+        plan = self._planned = await self.link.call("hoard.plan")
+        self._show_lower(plan_line(plan), planned_rows(plan))
 
     def action_automatic(self) -> None:
         """Let walks begin by themselves, or not."""
@@ -274,14 +275,14 @@ class HoardPane(Pane):
         """Change the priority of the entry under the cursor."""
         entry = self._own_entry()
         if entry is not None:
-            self._wish(entry, max(1, min(HIGHEST, entry["priority"] + step)), _reach_of(entry))
+            self._wish(entry, max(1, min(HIGHEST, entry["priority"] + step)), reach_of(entry))
 
     def action_reach(self, mark: str) -> None:
         """Hoard what is below the entry, or no longer."""
         entry = self._own_entry()
         if entry is not None:
             reach = f":{mark}+"
-            self._wish(entry, entry["priority"], "" if _reach_of(entry) == reach else reach)
+            self._wish(entry, entry["priority"], "" if reach_of(entry) == reach else reach)
 
     def action_profile(self) -> None:
         """Enable or disable the profile under the cursor."""
@@ -315,101 +316,3 @@ class HoardPane(Pane):
 
 def _path_and_wish(entry: Entry) -> tuple[str, str]:
     return entry["path"].strip("/"), entry["attributes"]
-
-
-def _reach_of(entry: Entry) -> str:
-    return str(entry["attributes"]).removeprefix(str(entry["priority"]))
-
-
-def ready_line(told: Mapping[str, Any], entries: int, automatic: bool) -> Text:
-    """Say in one line whether one may unplug, and if not, what is missing."""
-    if not entries:
-        return Text("Nothing is hoarded. Press a to add a path, or H on an object in Browse.", "dim")
-    here = f"{told['present']} of {told['objects']} objects, {size(told['present_bytes'])} here"
-    if told["ready"] and told["reachable"]:
-        text = Text("● Ready to unplug", "bold green")
-    elif told["ready"]:
-        text = Text("◐ All here; servers not asked for newer versions", "yellow")
-    else:
-        text = Text(f"○ Not ready: {told['count']} missing", "bold yellow")
-    text.append(f"  ·  {here}", "default not bold")
-    return text if automatic else text.append("  ·  walks on demand", "dim not bold")
-
-
-def walk_line(status: Mapping[str, Any]) -> Text:
-    """Say how far the walk is."""
-    what = "looking what there is" if status["phase"] == "status" else f"{status['files_left']} files to come"
-    text = Text.assemble(("Walking ", "bold cyan"), f"{status['percent']} %  ·  {what}")
-    if status["bytes_left"]:
-        text.append(f", {size(status['bytes_left'])}")
-    if status["seconds"] >= 1 and status["bytes"]:
-        text.append(f"  ·  {size(status['bytes'] / status['seconds'])}/s")
-    if status["eta"] is not None:
-        text.append(f"  ·  {age(status['eta'])} left")
-    return text
-
-
-def cache_line(usage: Mapping[str, Any]) -> Text:
-    """Say how much of the cache is hoarded and used, with a bar."""
-    whole = max(1, usage["size"])
-    hoarded = min(BAR, round(BAR * usage["hoarded_bytes"] / whole))
-    used = max(hoarded, min(BAR, round(BAR * usage["used"] / whole)))
-    return Text.assemble(
-        ("█" * hoarded, "green"),
-        ("▒" * (used - hoarded), "cyan"),
-        ("░" * (BAR - used), "dim"),
-        f" hoarded {size(usage['hoarded_bytes'])}, used {size(usage['used'])} of {size(usage['size'])}",
-    )
-
-
-def plan_line(plan: Mapping[str, Any]) -> str:
-    """Say in one line what a walk would do."""
-    fetched, evicted, lacking = plan["fetched"], plan["evicted"], plan["lacking"]
-    line = f"Plan: fetch {fetched['files']} ({size(fetched['bytes'])})"
-    if plan["unknown"]:
-        line += f", {plan['unknown']} of unknown size"
-    if evicted["files"]:
-        line += f" · {evicted['files']} would go ({size(evicted['bytes'])})"
-    if lacking["files"]:
-        line += f" · no room for {lacking['files']} ({size(lacking['bytes'])})"
-    return f"{line} · {size(plan['free'])} free"
-
-
-def _entry_row(entry: Entry) -> Sequence[Cell]:
-    here = "-" if not entry["objects"] else f"{100 * entry['present'] // entry['objects']} %"
-    state = entry["state"] if entry["bound"] or entry["state"] != "valid" else "no such name"
-    trouble = f" ({printable(entry['trouble'])})" if entry["trouble"] and entry["bound"] else ""
-    reach = _reach_of(entry)
-    return (
-        _rooted(entry["path"]),
-        str(entry["priority"]),
-        _REACH.get(reach, reach),
-        here,
-        "-" if entry["bytes"] is None else size(entry["bytes"]),
-        Text(f"{state}{trouble}", _STATES.get(state, "red")),
-        entry["profile"] or "you",
-    )
-
-
-def _profile_row(one: Mapping[str, Any]) -> Sequence[Cell]:
-    mistakes = one["mistakes"]
-    return (
-        printable(one["name"]),
-        Text("✓ on", "green") if one["enabled"] else Text("off", "dim"),
-        str(one["entries"]),
-        Text(printable(mistakes[0]), "red") if mistakes else "-",
-    )
-
-
-def _problem_row(what: str, one: Mapping[str, Any]) -> Sequence[Cell]:
-    return (
-        what,
-        _rooted(one["path"]),
-        "?" if one["size"] is None else size(one["size"]),
-        str(one["priority"]),
-        printable(one["why"]),
-    )
-
-
-def _rooted(path: str) -> str:
-    return f"/{printable(path).lstrip('/')}"

@@ -67,14 +67,14 @@ class ServersPane(Pane):
     async def load(self) -> None:
         """Ask for both."""
         realms = await self._load_servers(False)
-        tokens = await self.link.call("tokens.list")
+        tokens = await self.link.entries("tokens.list")
         rows = {realm: (realm, "-", Text("not logged in: l", "dim"), "-", "-") for realm in realms}
         rows |= {token["realm"]: _token_row(token) for token in tokens}
         self.query_one("#tokens-table", Rows).show_rows(rows)
 
     async def _load_servers(self, check: bool) -> Sequence[str]:
         """Ask for the servers and show them; return their realms."""
-        servers = await self.link.call("servers.list", check=check)
+        servers = await self.link.entries("servers.list", check=check)
         rows = {f"{server['realm']} {server['address']}": self._server_row(server) for server in servers}
         self.query_one("#servers-table", Rows).show_rows(rows)
         return sorted({server["realm"] for server in servers})
