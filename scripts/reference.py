@@ -3,9 +3,13 @@
 `--check` writes nothing and exits 1, naming the files that are not current.
 """
 
+import ast
 import dataclasses
+import importlib
 import inspect
+import itertools
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +24,7 @@ import click  # noqa: E402
 from realmfs.cli import schema  # noqa: E402
 from realmfs.cli.main import COMMANDS, main  # noqa: E402
 from realmfs.cli.schema import SCHEMA  # noqa: E402
-from realmfs.control import hoardmessages, messages, pages, volumemessages  # noqa: E402
+from realmfs.control import messages  # noqa: E402
 from realmfs.control.contents import Passed  # noqa: E402
 from realmfs.control.logins import Logins  # noqa: E402
 from realmfs.control.service import Method, Session  # noqa: E402
@@ -70,12 +74,20 @@ a line with at least `event`, `kind`, `text`, `time` and `line`.
 """
 
 
-KINDS: Sequence[type] = [
-    kind
-    for module in (messages, volumemessages, hoardmessages, pages, schema)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
-]
+_TOPICS = ("daemon", "files", "logins", "volumes", "changes", "conflicts", "hoard", "cache", "pages")
+TOPICS = (*(importlib.import_module(f"{messages.__name__}.{name}") for name in _TOPICS), schema)
+
+
+def kinds_in(module: types.ModuleType) -> list[type]:
+    """Return the messages of a module, in its order."""
+    return [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+    ]
+
+
+KINDS: Sequence[type] = [kind for topic in TOPICS for kind in kinds_in(topic)]
 
 
 def methods() -> Mapping[str, Method]:
@@ -119,20 +131,36 @@ def control_page() -> str:
         for name, method in sorted(methods().items())
     ]
     printed = [f"| `{name} --json` | {name_of(shape)} |" for name, shape in SCHEMA.items()]
-    parts = [HEAD + "\n".join(rows), JSON + "\n".join(printed), "## Messages", *map(_message, KINDS)]
+    parts = [HEAD + "\n".join(rows), JSON + "\n".join(printed)]
+    for topic in TOPICS:
+        title = topic.__name__.rpartition(".")[2] if topic is not schema else "commands"
+        parts += [f"## Messages: {title}", inspect.getdoc(topic) or "", *map(_message, kinds_in(topic))]
     return "\n\n".join(parts) + "\n"
 
 
 def _message(kind: type) -> str:
-    hints = typing.get_type_hints(kind)
+    hints, notes = typing.get_type_hints(kind), _notes(kind)
     lines = []
     for field in dataclasses.fields(kind):
         default = "" if field.default is dataclasses.MISSING else f", by default `{field.default!r}`"
         if field.default_factory is not dataclasses.MISSING:
             default = ", optional"
-        lines.append(f"* `{field.name}`: {name_of(hints[field.name])}{default}")
+        note = f". {notes[field.name]}" if field.name in notes else ""
+        lines.append(f"* `{field.name}`: {name_of(hints[field.name])}{default}{note}")
     parts = [f"### {kind.__name__}", inspect.getdoc(kind) or "", "\n".join(lines)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _notes(kind: type) -> dict[str, str]:
+    """Return what the strings behind the fields say of them."""
+    (shape,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(shape, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(note.value.value).split())
+        for field, note in itertools.pairwise(shape.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant)
+    }
 
 
 def man_pages() -> Iterator[tuple[str, str]]:

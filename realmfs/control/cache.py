@@ -4,10 +4,11 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from realmfs.control import hoardmessages as messages
 from realmfs.control.hoard import telling
-from realmfs.control.messages import Nothing
-from realmfs.control.pages import CachePage, breathe, numbers_of, size_of
+from realmfs.control.messages import Nothing, hoard
+from realmfs.control.messages import cache as messages
+from realmfs.control.messages.pages import CachePage
+from realmfs.control.pages import breathe, numbers_of, size_of
 from realmfs.control.protocol import FAILED, INVALID_PARAMS, ControlError, Kind
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -98,7 +99,7 @@ class CacheMethods:
             priority=self._custody.priority(row),
         )
 
-    async def flush(self, params: messages.Flush) -> messages.Sum:
+    async def flush(self, params: messages.Flush) -> hoard.Sum:
         """Drop what can be dropped."""
         volumes = [volume for volume in self._venus.core.volumes if volume.key]
         if not params.force and any(not volume.reachable for volume in volumes):
@@ -106,20 +107,20 @@ class CacheMethods:
             raise ControlError(FAILED, text, kind=Kind.UNREACHABLE)
         if params.path is None:
             dropped = await self._custody.drop_all()
-            return messages.Sum(dropped.objects, dropped.bytes)
+            return hoard.Sum(dropped.objects, dropped.bytes)
         walk = Walk(self._venus, Caller(os.geteuid(), os.getegid(), 0, kernel=False))
         try:
             attr = await walk.to(params.path, follow=False)
         finally:
             walk.give_back()
         dropped = await self._custody.drop(self._venus.core.nodes.by_number(attr.ino))
-        return messages.Sum(dropped.objects, dropped.bytes)
+        return hoard.Sum(dropped.objects, dropped.bytes)
 
-    async def fetch(self, params: messages.Fetch) -> messages.Verified:
+    async def fetch(self, params: messages.Fetch) -> hoard.Verified:
         """Bring an object, or a tree, without hoarding it."""
         outcome = await self._venus.hoard.fetch(os.geteuid(), params.path, recursive=params.recursive)
         survey = outcome.survey
-        return messages.Verified(
+        return hoard.Verified(
             ready=survey.ready,
             reachable=True,
             objects=survey.total.objects,
@@ -127,8 +128,7 @@ class CacheMethods:
             present=survey.total.present,
             present_bytes=survey.total.present_bytes,
             problems=[
-                messages.Problem(lack.path, 0, lack.verdict, lack.why, lack.size)
-                for lack in survey.lacks[:100]
+                hoard.Problem(lack.path, 0, lack.verdict, lack.why, lack.size) for lack in survey.lacks[:100]
             ],
             count=len(survey.lacks),
         )

@@ -17,7 +17,8 @@ import trio
 
 from realmfs.cache.log import LogEntry
 from realmfs.control import messages
-from realmfs.control.pages import PAGE, ConflictPage, breathe, numbers_of, size_of
+from realmfs.control.messages.pages import PAGE, ConflictPage
+from realmfs.control.pages import breathe, numbers_of, size_of
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk

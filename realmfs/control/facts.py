@@ -11,8 +11,9 @@ import trio
 from realmfs import __version__
 from realmfs.cache.cache import Cache
 from realmfs.cache.volumes import VolumeRow
-from realmfs.control import messages, volumemessages
-from realmfs.control.pages import Paged, VolumePage, breathe, numbers_of, size_of
+from realmfs.control import messages
+from realmfs.control.messages.pages import Paged, VolumePage
+from realmfs.control.pages import breathe, numbers_of, size_of
 from realmfs.control.protocol import ControlError
 from realmfs.realms import realmsfile
 from realmfs.realms.realms import Realms
@@ -163,7 +164,7 @@ class DaemonFacts:
             await breathe(len(page))
         return VolumePage(page, str(rows[len(page) - 1].key) if len(page) < len(rows) else None)
 
-    def _volume(self, row: VolumeRow, blocked: Mapping[int, int]) -> volumemessages.VolumeInfo:
+    def _volume(self, row: VolumeRow, blocked: Mapping[int, int]) -> messages.volumes.VolumeInfo:
         realm = self._realm_name(row)
         known = self._realms.realm_named(realm)
         up = set()
@@ -172,7 +173,7 @@ class DaemonFacts:
         servers = [replica.server for replica in row.replicas]
         reachable = any(server in up for server in servers)
         waiting = self._cache.log.summary(row.key)
-        return volumemessages.VolumeInfo(
+        return messages.volumes.VolumeInfo(
             realm=realm,
             name=row.name,
             id=f"{row.id:x}",

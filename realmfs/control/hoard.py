@@ -8,19 +8,10 @@ from typing import Any, TypeVar
 import trio
 
 from realmfs.cache.hoard import HoardEntry
-from realmfs.control import hoardmessages as messages
 from realmfs.control.messages import Nothing
-from realmfs.control.pages import (
-    EvictedPage,
-    HoardPage,
-    Lists,
-    Paged,
-    ProblemPage,
-    ProfilePage,
-    breathe,
-    numbers_of,
-    size_of,
-)
+from realmfs.control.messages import hoard as messages
+from realmfs.control.messages.pages import EvictedPage, HoardPage, Paged, ProblemPage, ProfilePage
+from realmfs.control.pages import Lists, breathe, numbers_of, size_of
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.venus.hoard import Hoard

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from realmfs.control import messages, volumemessages
+from realmfs.control import messages
+from realmfs.control.messages import volumes
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -36,18 +37,18 @@ class MountPoints:
     def methods(self, caller: Caller) -> Mapping[str, Method]:
         """Return them for one caller, whose rights in the directory count."""
 
-        async def make(params: volumemessages.MakeMountPoint) -> volumemessages.MountPoint:
+        async def make(params: volumes.MakeMountPoint) -> volumes.MountPoint:
             return await self._make(caller, params)
 
-        async def show(params: messages.PathOf) -> volumemessages.MountPoint:
+        async def show(params: messages.PathOf) -> volumes.MountPoint:
             async with self._place(caller, params.path) as (above, name):
                 return await self._told(caller, above, name, params.path)
 
-        async def remove(params: messages.PathOf) -> volumemessages.MountPoint:
+        async def remove(params: messages.PathOf) -> volumes.MountPoint:
             return await self._remove(caller, params)
 
         return {
-            "mountpoints.make": Method(volumemessages.MakeMountPoint, make),
+            "mountpoints.make": Method(volumes.MakeMountPoint, make),
             "mountpoints.show": Method(messages.PathOf, show),
             "mountpoints.remove": Method(messages.PathOf, remove),
         }
@@ -70,7 +71,7 @@ class MountPoints:
         finally:
             walk.give_back()
 
-    async def _told(self, caller: Caller, above: Node, name: bytes, path: str) -> volumemessages.MountPoint:
+    async def _told(self, caller: Caller, above: Node, name: bytes, path: str) -> volumes.MountPoint:
         node = await self._venus.resolver.entry(caller, above, name)
         if node is None:
             raise ControlError.of_errno(errno.ENOENT, f"/{path}: {os.strerror(errno.ENOENT)}")
@@ -82,9 +83,9 @@ class MountPoints:
             )
         own = path.strip("/").partition("/")[2] if mount.is_own_path else ""
         realm = mount.realm or above.volume.realm
-        return volumemessages.MountPoint(path, text.decode("utf-8", "replace"), mount.volume or own, realm)
+        return volumes.MountPoint(path, text.decode("utf-8", "replace"), mount.volume or own, realm)
 
-    async def _make(self, caller: Caller, params: volumemessages.MakeMountPoint) -> volumemessages.MountPoint:
+    async def _make(self, caller: Caller, params: volumes.MakeMountPoint) -> volumes.MountPoint:
         """Make the link; the volume need not exist yet."""
         text = format_mount_link(VolumeMount(params.volume, ""))
         if "@" in params.volume or parse_mount_link(text) != VolumeMount(params.volume, ""):
@@ -93,7 +94,7 @@ class MountPoints:
             await MakeSymlink(self._venus.tools, caller, above, name, text, mode=MOUNT_MODE).run()
             return await self._told(caller, above, name, params.path)
 
-    async def _remove(self, caller: Caller, params: messages.PathOf) -> volumemessages.MountPoint:
+    async def _remove(self, caller: Caller, params: messages.PathOf) -> volumes.MountPoint:
         """Remove the link, not the volume. Servers refuse that later to all but administrators."""
         async with self._place(caller, params.path) as (above, name):
             told = await self._told(caller, above, name, params.path)

@@ -9,118 +9,17 @@ still be turning its pages (`Lists`), and the cursor says which list, and how fa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import trio
 
-from realmfs.control.hoardmessages import Cached, Evicted, Problem, Profile
-from realmfs.control.hoardmessages import Entry as HoardEntry
-from realmfs.control.messages import Change, ConflictInfo, RealmInfo, ServerInfo, TokenInfo
+from realmfs.control.messages.pages import PAGE
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
-from realmfs.control.volumemessages import VolumeInfo
 
 T = TypeVar("T")
 
-PAGE = 200
 _BREATH = 20
 _KEPT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Paged:
-    """At most `limit` entries of a list behind `cursor`, which an answer gave; None: from its beginning."""
-
-    cursor: str | None = None
-    limit: int = PAGE
-
-
-@dataclass(frozen=True, slots=True)
-class ChangePage:
-    """Changes, volume by volume, in the order in which they were made."""
-
-    entries: list[Change]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConflictPage:
-    """Conflicts, in order of their ids."""
-
-    entries: list[ConflictInfo]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class VolumePage:
-    """Volumes."""
-
-    entries: list[VolumeInfo]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class HoardPage:
-    """Entries of the hoard database, in order of their ids."""
-
-    entries: list[HoardEntry]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CachePage:
-    """Cached objects, in order of their numbers."""
-
-    entries: list[Cached]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RealmPage:
-    """Realms that were ever reached."""
-
-    entries: list[RealmInfo]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerPage:
-    """Servers."""
-
-    entries: list[ServerInfo]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPage:
-    """Logins."""
-
-    entries: list[TokenInfo]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProfilePage:
-    """Profiles of the hoard."""
-
-    entries: list[Profile]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemPage:
-    """What is hoarded and not here."""
-
-    entries: list[Problem]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EvictedPage:
-    """What would make room, the least important first."""
-
-    entries: list[Evicted]
-    cursor: str | None
 
 
 class Lists(Generic[T]):

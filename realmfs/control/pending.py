@@ -5,7 +5,8 @@ import os
 from realmfs.cache.log import FIRST, LogEntry, State
 from realmfs.cache.volumes import VolumeRow
 from realmfs.control import messages
-from realmfs.control.pages import ChangePage, breathe, numbers_of, size_of
+from realmfs.control.messages.pages import ChangePage
+from realmfs.control.pages import breathe, numbers_of, size_of
 from realmfs.control.service import Method
 from realmfs.realms.realms import Realms
 from realmfs.rpc2.errors import BadPacket

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import trio
 
-from realmfs.control import messages, volumemessages
+from realmfs.control import messages
 from realmfs.control.protocol import FAILED, ControlError
 from realmfs.control.service import Method
 from realmfs.venus.core import Core
@@ -27,7 +27,7 @@ class Sending:
         """Return them by name."""
         return {
             "changes.send": Method(messages.Send, self._send, owner_only=True),
-            "writeback": Method(volumemessages.SetWriteback, self._writeback, owner_only=True),
+            "writeback": Method(messages.volumes.SetWriteback, self._writeback, owner_only=True),
         }
 
     async def _send(self, params: messages.Send) -> Sequence[messages.Unsent]:
@@ -63,7 +63,7 @@ class Sending:
         left = self._core.cache.log.summary(volume.key)
         return messages.Unsent(volume.name, volume.realm, left.records, left.bytes, volume.waiting_for)
 
-    async def _writeback(self, params: volumemessages.SetWriteback) -> volumemessages.Writeback:
+    async def _writeback(self, params: messages.volumes.SetWriteback) -> messages.volumes.Writeback:
         """Set what is given; return what holds now."""
         for seconds in (params.age, params.time):
             if seconds is not None and not 0 <= seconds <= 1e6:
@@ -79,7 +79,7 @@ class Sending:
         self._reintegrator.wake_all()
         holds = policies.default if key is None else policies.of(key)
         own = [_name(self._core.volumes.by_key(one)) for one in policies.with_own]
-        return volumemessages.Writeback(holds.age, holds.time, params.volume or "", policies.paused, own)
+        return messages.volumes.Writeback(holds.age, holds.time, params.volume or "", policies.paused, own)
 
 
 def _name(volume: VolumeState) -> str:

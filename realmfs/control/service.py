@@ -18,7 +18,8 @@ from realmfs import __version__
 from realmfs.control import messages
 from realmfs.control.acl import Acls
 from realmfs.control.files import Files
-from realmfs.control.pages import Lists, Paged, RealmPage, ServerPage, TokenPage, VolumePage
+from realmfs.control.messages.pages import Paged, RealmPage, ServerPage, TokenPage, VolumePage
+from realmfs.control.pages import Lists
 from realmfs.control.protocol import (
     HELLO,
     INVALID_PARAMS,

@@ -3,7 +3,8 @@
 import errno
 from collections.abc import Mapping
 
-from realmfs.control import messages, volumemessages
+from realmfs.control import messages
+from realmfs.control.messages import volumes
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
 from realmfs.control.service import Method
 from realmfs.control.walk import Walk
@@ -24,19 +25,19 @@ class VolumeStatuses:
     def methods(self, caller: Caller) -> Mapping[str, Method]:
         """Return it for one caller."""
 
-        async def status(params: volumemessages.VolumeOf) -> volumemessages.VolumeStatus:
+        async def status(params: volumes.VolumeOf) -> volumes.VolumeStatus:
             return await self._status(caller, params)
 
-        async def set_quota(params: volumemessages.SetQuota) -> volumemessages.VolumeStatus:
+        async def set_quota(params: volumes.SetQuota) -> volumes.VolumeStatus:
             return await self._set_quota(caller, params)
 
         async def path_of_fid(params: messages.FidOf) -> messages.PathOf:
             return await self._path_of_fid(caller, params)
 
         return {
-            "volumes.set_quota": Method(volumemessages.SetQuota, set_quota),
-            "volumes.status": Method(volumemessages.VolumeOf, status),
-            "volumes.path": Method(volumemessages.VolumeId, self._path),
+            "volumes.set_quota": Method(volumes.SetQuota, set_quota),
+            "volumes.status": Method(volumes.VolumeOf, status),
+            "volumes.path": Method(volumes.VolumeId, self._path),
             "path.of_fid": Method(messages.FidOf, path_of_fid),
         }
 
@@ -66,7 +67,7 @@ class VolumeStatuses:
             raise unknown
         return messages.PathOf(path)
 
-    async def _path(self, params: volumemessages.VolumeId) -> messages.PathOf:
+    async def _path(self, params: volumes.VolumeId) -> messages.PathOf:
         """Tell the path of a volume's root."""
         for row in self._core.cache.volumes.all():
             if row.id == params.id and self._core.cache.realms.get(row.realm).name == params.realm:
@@ -85,9 +86,7 @@ class VolumeStatuses:
         finally:
             walk.give_back()
 
-    async def _set_quota(
-        self, caller: Caller, params: volumemessages.SetQuota
-    ) -> volumemessages.VolumeStatus:
+    async def _set_quota(self, caller: Caller, params: volumes.SetQuota) -> volumes.VolumeStatus:
         """Set the quota at the servers, who judge whether the caller may; return what then stands there."""
         if not 0 <= params.max_quota < 1 << 31:
             raise ControlError(INVALID_PARAMS, "a quota is less than 2 TiB", number=errno.EINVAL)
@@ -103,9 +102,9 @@ class VolumeStatuses:
             denied = error.errno in (errno.EACCES, errno.EPERM)
             why = "only the realm's administrators set quotas. Are you logged in as one?" if denied else error
             raise ControlError.of_errno(error.errno, f"{name}: {why}") from error
-        return await self._status(caller, volumemessages.VolumeOf(params.path))
+        return await self._status(caller, volumes.VolumeOf(params.path))
 
-    async def _status(self, caller: Caller, params: volumemessages.VolumeOf) -> volumemessages.VolumeStatus:
+    async def _status(self, caller: Caller, params: volumes.VolumeOf) -> volumes.VolumeStatus:
         """Tell of the volume that holds the object at a path; its servers are asked unless `local`."""
         volume = await self._volume(caller, params.path)
         waiting = self._core.cache.log.summary(volume.key)
@@ -117,7 +116,7 @@ class VolumeStatuses:
             except CodaError as error:
                 raise ControlError.of_errno(error.errno, f"{volume.name}@{volume.realm}: {error}") from error
         quota = None if told is None else told.status
-        return volumemessages.VolumeStatus(
+        return volumes.VolumeStatus(
             realm=volume.realm,
             name=volume.name,
             id=volume.id,
@@ -133,7 +132,7 @@ class VolumeStatuses:
             partition_free=None if quota is None else quota.partition_available,
             partition_size=None if quota is None else quota.partition_blocks,
             replicas=[
-                volumemessages.Replica(one.slot, f"{one.volume_id:x}", one.server.address[0])
+                volumes.Replica(one.slot, f"{one.volume_id:x}", one.server.address[0])
                 for one in (() if place is None else place.replicas)
             ],
         )

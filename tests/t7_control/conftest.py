@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from realmfs.control import messages
-from realmfs.control.pages import Paged, VolumePage
+from realmfs.control.messages.pages import Paged, VolumePage
 from realmfs.control.protocol import VERSION
 from realmfs.control.server import ControlServer
 from tests.memoryfs import MemoryFiles

@@ -14,7 +14,7 @@ from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.controlfiles import ControlFiles
 from realmfs.control.facts import DaemonFacts
-from realmfs.control.pages import ConflictPage, Paged
+from realmfs.control.messages.pages import ConflictPage, Paged
 from realmfs.control.pioctl import Order
 from realmfs.control.protocol import ControlError, Kind
 from realmfs.venus.conflicts import VIEW_BIT

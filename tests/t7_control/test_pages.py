@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realmfs.control.hoard import HoardMethods
-from realmfs.control.hoardmessages import Add, Limited
-from realmfs.control.pages import PAGE, Lists, Paged
+from realmfs.control.messages.hoard import Add, Limited
+from realmfs.control.messages.pages import PAGE, Paged
+from realmfs.control.pages import Lists
 from realmfs.control.protocol import ControlError
 from tests.t5_venus.conftest import no_threads
 from tests.t5_venus.world import REALM, world

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from realmfs.control import messages
-from realmfs.control.pages import ChangePage
+from realmfs.control.messages.pages import ChangePage
 from realmfs.control.server import ControlServer
 from realmfs.control.service import Method
 from realmfs.venus.face import Caller

@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from realmfs.control import messages
+from realmfs.control.messages.volumes import SetWriteback, Writeback
 from realmfs.control.pending import Pending
 from realmfs.control.protocol import ControlError
 from realmfs.control.sending import Sending
-from realmfs.control.volumemessages import SetWriteback, Writeback
 from tests.t5_venus.conftest import no_threads
 from tests.t5_venus.world import REALM, Client, until, world
 

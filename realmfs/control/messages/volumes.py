@@ -1,4 +1,4 @@
-"""What the methods `volumes.*`, `mountpoints.*` and `writeback` take and return.
+"""Volumes, where they are mounted and when they are sent: `volumes.*`, `mountpoints.*`, `writeback`.
 
 Sizes in KiB, as the servers say them.
 """
