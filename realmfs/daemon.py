@@ -149,7 +149,10 @@ class Daemon:
                     methods=common_methods(venus, realms, cache),
                 )
                 await above.start(control.run)
-                await above.start(EventSocket(settings.event_socket, venus.events, venus.volume_states).run)
+                watched = EventSocket(
+                    settings.event_socket, venus.events, venus.volume_states, settings.event_port
+                )
+                await above.start(watched.run)
                 above.start_soon(conditions.run)
                 above.start_soon(Checkpoints(venus.core, settings.state_dir / "checkpoints").run)
                 if settings.notices:

@@ -1,15 +1,15 @@
-"""The reference's event socket, so that its own `codacon` shows what we do (client.md §13).
+"""The reference's event socket, so that its own `codacon` and `gcodacon` show what we do (client.md §13).
 
 Lines of text both ways. Who connects says what he wants to see, and from then on gets a line an event,
 `kind::text`:
 
     set:fetch, clear:fetch         everything but the states of volumes
-    set:volstate, clear:volstate   the states of volumes, first of all that are known
+    set:volstate, clear:volstate   the states of volumes, first of all that are known, then what changes
     quit                           the end
 
 What he may say besides belongs to the reference's insides, and is answered with a line that says so. Who
 reads slowly loses lines and is told how many; nobody waits for him. Events name the files of all users: only
-the owner of the daemon and root are served.
+the owner of the daemon and root are served, also at the port of `codacon -tcp`, where there is one.
 """
 
 import logging
@@ -20,7 +20,8 @@ from pathlib import Path
 import trio
 
 from realmfs.control.listening import listen, peer_of
-from realmfs.venus.events import Event, EventStream, VolumeChanged
+from realmfs.control.loopback import listen_on, user_of
+from realmfs.venus.events import EventStream, VolumeChanged
 
 log = logging.getLogger(__name__)
 
@@ -28,36 +29,46 @@ _MOST_CLIENTS = 25
 _MOST_COMMAND = 1000
 _QUEUE = 1000
 
-States = Callable[[], Iterable[Event]]
+_LOOK = 1.0  # seconds between looks how many changes wait: no event tells of each
+
+States = Callable[[], Iterable[VolumeChanged]]
 """Gives the states of all volumes."""
 
 
 class EventSocket:
-    """Listens at a path, and tells events."""
+    """Listens at a path, and at a port of the loopback if one is given; tells events."""
 
-    def __init__(self, path: Path, events: EventStream, states: States) -> None:
+    def __init__(self, path: Path, events: EventStream, states: States, port: int | None = None) -> None:
         self._path = path
+        self.port = port
+        """0: one that is free, which stands here once `run` has started."""
         self._events = events
         self._states = states
         self._count = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; removes the socket in the end. Raises SocketError."""
-        listener = listen(self._path, "the event socket", "--event-socket", mode=0o600)
+        listeners = [listen(self._path, "the event socket", "--event-socket", mode=0o600)]
         try:
+            if self.port is not None:
+                listeners.append(listen_on(self.port, "the TCP port", "--event-port"))
+                self.port = listeners[-1].socket.getsockname()[1]
             async with trio.open_nursery() as nursery:
                 task_status.started()
-                await trio.serve_listeners(self._welcome, [listener], handler_nursery=nursery)
+                await trio.serve_listeners(self._welcome, listeners, handler_nursery=nursery)
         finally:
+            for listener in listeners:
+                listener.socket.close()
             self._path.unlink(missing_ok=True)
 
     async def _welcome(self, stream: trio.SocketStream) -> None:
         """Serve one connection; no fault of it reaches the others."""
         self._count += 1
         try:
-            _, uid, _ = peer_of(stream)
+            uid = user_of(stream) if stream.socket.family == trio.socket.AF_INET else peer_of(stream)[1]
             if self._count > _MOST_CLIENTS or uid not in (0, os.geteuid()):
-                log.warning("refused a connection of uid %d to the event socket", uid)
+                who = "somebody unknown" if uid is None else f"uid {uid}"
+                log.warning("refused a connection of %s to the event socket", who)
                 return
             await _Reader(stream, self._events, self._states).run()
         except OverflowError as error:
@@ -75,6 +86,7 @@ class _Reader:
         self._events = events
         self._states = states
         self._wanted: set[str] = set()
+        self._told: dict[str, str] = {}  # the last line of each volume
         self._sending = trio.Lock()
 
     async def run(self) -> None:
@@ -82,6 +94,7 @@ class _Reader:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._tell)
+                nursery.start_soon(self._look)
                 await self._listen()
                 nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -92,11 +105,26 @@ class _Reader:
             task_status.started()
             while True:
                 event = await watcher.next()
-                if self._wants(event):
+                if isinstance(event, VolumeChanged):
+                    await self._say_states()
+                elif "fetch" in self._wanted:
                     await self._say(event.line())
 
-    def _wants(self, event: Event) -> bool:
-        return ("volstate" if isinstance(event, VolumeChanged) else "fetch") in self._wanted
+    async def _look(self) -> None:
+        while True:
+            await trio.sleep(_LOOK)
+            await self._say_states()
+
+    async def _say_states(self) -> None:
+        """Say of each volume what has changed since it was last said, or that there is no such volume now."""
+        if "volstate" not in self._wanted:
+            return
+        now = {f"{state.volume}@{state.realm}": state.line() for state in self._states()}
+        lines = [line for volume, line in now.items() if self._told.get(volume) != line]
+        lines += [f"volstate::{volume} deleted 0" for volume in self._told.keys() - now.keys()]
+        self._told = now
+        if lines:
+            await self._say(*lines)
 
     async def _listen(self) -> None:
         buffer = bytearray()
@@ -125,10 +153,10 @@ class _Reader:
             return
         self._wanted.add(what)
         if what == "volstate":
-            for event in self._states():
-                await self._say(event.line())
+            self._told = {}
+            await self._say_states()
 
-    async def _say(self, line: str) -> None:
-        text = "".join(char if char.isprintable() else "?" for char in line)
+    async def _say(self, *lines: str) -> None:
+        text = "".join("".join(char if char.isprintable() else "?" for char in line) + "\n" for line in lines)
         async with self._sending:
-            await self._stream.send_all(text.encode("utf-8", "replace") + b"\n")
+            await self._stream.send_all(text.encode("utf-8", "replace"))

@@ -92,6 +92,13 @@ def _host_port(default_port: int) -> Callable[[Any], tuple[str, int]]:
     return read
 
 
+def _port(value: Any) -> int:
+    number = int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
+    if isinstance(value, bool) or not 0 < number < 65536:
+        raise ValueError("must be a port number")
+    return number
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One setting: its name in the file, its reader, what it means, and the default in words."""
@@ -147,6 +154,7 @@ KEYS = (
         "in the runtime directory; with `allow_other`, root: `/run/realmfs`",
     ),
     Key("event_socket", _path, "socket for the reference's codacon", "`control.events` beside `socket`"),
+    Key("event_port", _port, "TCP port of the loopback for `codacon -tcp`, which asks 2430", "none"),
     Key("log_file", _path, "log", "in the state directory"),
     Key("log_level", _level, "what is logged: debug, info, warning or error", "info"),
 )
@@ -183,6 +191,7 @@ class Settings:
     patience: float
     socket: Path
     event_socket: Path
+    event_port: int | None
     log_file: Path
     log_level: str
     default_mount_point: bool
@@ -276,6 +285,7 @@ def settle(paths: Paths, file: Path | None, flags: Mapping[str, Any]) -> Setting
         patience=values.get("patience", 10.0),
         socket=socket,
         event_socket=values.get("event_socket", socket.with_suffix(".events")),
+        event_port=values.get("event_port"),
         log_file=values.get("log_file", state / "realmfs.log"),
         log_level=values.get("log_level", "info"),
         default_mount_point="mount_point" not in values,

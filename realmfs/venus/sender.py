@@ -72,7 +72,6 @@ from realmfs.vice.types import Fid
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000  # records among which more of the kind that was sent last is looked for
-_OBSTACLES = frozenset({SERVERS, PAUSED, TOKENS})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 OPEN_FILES_PAUSE = 10.0  # their close wakes the sender; their age does not
 SINGLY = 3  # doubtful outcomes in a row from which on records are sent one by one
@@ -251,7 +250,7 @@ class Sender:
             reason = PAUSED
         elif sent_as(head) != ANYUSER and not self._core.volumes.may_send(volume, head.uid, head.identity):
             reason = TOKENS
-        if reason or volume.waiting_for in _OBSTACLES:
+        if reason:
             self._say(reason)
         return not reason
 
