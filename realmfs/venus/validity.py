@@ -218,16 +218,27 @@ class Validator:
             with self._core.call("GetAttr", node.label):
                 answer = await group.get_attr(node.fid, uid)
         except CodaError as error:
-            if error.code in _GONE and self._is_missed(node):
+            if error.code in _GONE and await self._is_missed(node, uid):
                 raise CodaError(Code.ETIMEDOUT, f"{node.label}: who has it is not there") from error
             self.failed(node, error)
             raise
         self.absorb(node, uid, answer, sample, edition)
 
-    def _is_missed(self, node: Node) -> bool:
-        """Tell whether servers do not know a cached object because they are behind: so is its directory."""
+    async def _is_missed(self, node: Node, uid: int) -> bool:
+        """Tell whether servers do not know a cached object because they are behind: so is its directory.
+
+        Nobody asks for that one while a change of ours waits in it, or if it was asked for just before others
+        were cut off.
+        """
         parent = self._core.nodes.in_memory(node.parent)
-        return node.status is not None and parent is not None and parent.newer
+        if node.status is None or parent is None or parent.status is None or parent.newer:
+            return node.status is not None and parent is not None and parent.newer
+        known = parent.status.vv
+        try:
+            theirs = (await self._core.group(node.volume).get_attr(parent.fid, uid)).status.vv
+        except CodaError as error:
+            return error.code in (Code.ETIMEDOUT, Code.EWOULDBLOCK)
+        return theirs.compare(known, ignore_inconsistent=True) is Order.SUBMITS
 
     def failed(self, node: Node, error: CodaError) -> None:
         """Take in that the servers refuse to tell about an object."""

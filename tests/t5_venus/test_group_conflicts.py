@@ -282,3 +282,27 @@ async def test_what_rests_on_an_update_that_only_a_dead_server_has_waits_for_it(
         assert a.venus.core.conflicts.all() == []
         assert strip(await tree(a, HOME)) == {"d": {"new": b"new"}, "f": b"at last"}
         await equal(made)
+
+
+async def test_what_a_server_does_not_know_that_is_behind_is_not_gone(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Also where a change of ours waits in the directory, so that nobody asks for its version."""
+    async with world(tmp_path) as made:
+        a = await made.client()
+        for one in (a.host, S1, S2):
+            made.net.partition(*sorted((one, S3)))
+        await trio.sleep(60)
+        await a.write(f"{HOME}/f", b"there")
+        await a.drained()
+        assert await a.read(f"{HOME}/f") == b"there"
+        made.net.partition(a.host)
+        a.venus.reintegrator.policies.pause(True)
+        await a.write(f"{HOME}/g", b"waits")
+        made.net.heal()
+        for one, other in ((a.host, S1), (a.host, S2), (S1, S3), (S2, S3)):
+            made.net.partition(*sorted((one, other)))
+        a.realms.network_changed()
+        await trio.sleep(30)
+        assert a.pending
+        assert await a.read(f"{HOME}/f") == b"there"
