@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import click  # noqa: E402
 
-from realmfs.cli import schema  # noqa: E402
+from realmfs.cli import indicator, schema  # noqa: E402
 from realmfs.cli.main import COMMANDS, main  # noqa: E402
 from realmfs.cli.schema import SCHEMA  # noqa: E402
 from realmfs.control import messages  # noqa: E402
@@ -67,7 +67,8 @@ From Python use [the client](client.md).
 JSON = """## What commands print with `--json`
 
 Fields may be added; none goes or changes its type within a major version. `events --json` prints one object
-a line with at least `event`, `kind`, `text`, `time` and `line`.
+a line with at least `event`, `kind`, `text`, `time` and `line`; `status --short --json` an
+[Indicator](#indicator) in one line.
 
 | command | prints |
 | --- | --- |
@@ -75,7 +76,7 @@ a line with at least `event`, `kind`, `text`, `time` and `line`.
 
 
 _TOPICS = ("daemon", "files", "logins", "volumes", "changes", "conflicts", "hoard", "cache", "pages")
-TOPICS = (*(importlib.import_module(f"{messages.__name__}.{name}") for name in _TOPICS), schema)
+TOPICS = (*(importlib.import_module(f"{messages.__name__}.{name}") for name in _TOPICS), schema, indicator)
 
 
 def kinds_in(module: types.ModuleType) -> list[type]:
@@ -133,7 +134,7 @@ def control_page() -> str:
     printed = [f"| `{name} --json` | {name_of(shape)} |" for name, shape in SCHEMA.items()]
     parts = [HEAD + "\n".join(rows), JSON + "\n".join(printed)]
     for topic in TOPICS:
-        title = topic.__name__.rpartition(".")[2] if topic is not schema else "commands"
+        title = "commands" if topic is schema else topic.__name__.rpartition(".")[2]
         parts += [f"## Messages: {title}", inspect.getdoc(topic) or "", *map(_message, kinds_in(topic))]
     return "\n\n".join(parts) + "\n"
 
@@ -146,7 +147,7 @@ def _message(kind: type) -> str:
         if field.default_factory is not dataclasses.MISSING:
             default = ", optional"
         note = f". {notes[field.name]}" if field.name in notes else ""
-        lines.append(f"* `{field.name}`: {name_of(hints[field.name])}{default}{note}")
+        lines.append(f"* `{field.name.rstrip('_')}`: {name_of(hints[field.name])}{default}{note}")
     parts = [f"### {kind.__name__}", inspect.getdoc(kind) or "", "\n".join(lines)]
     return "\n\n".join(part for part in parts if part)
 

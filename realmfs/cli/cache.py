@@ -9,7 +9,7 @@ from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.progress import fetching
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
-from realmfs.control.words import printable, size
+from realmfs.control.words import counted, printable, size
 from realmfs.host.settings import size as read_size
 
 
@@ -77,7 +77,7 @@ def flush(client: Client, paths: tuple[str, ...], everything: bool, force: bool)
     client.be_patient()
     for path in [None] if everything else [tree_path(client, path) for path in paths]:
         answer = client.call("cache.flush", path=path, force=force)
-        click.echo(f"{answer['files']} objects dropped, {size(answer['bytes'])}")
+        click.echo(f"{counted(answer['files'], 'object')} dropped, {size(answer['bytes'])}")
 
 
 @command.command("fetch")
@@ -98,7 +98,7 @@ def fetch(client: Client, paths: tuple[str, ...], recursive: bool, as_json: bool
     for problem in problems:
         click.echo(f"{printable(problem['path'])}: {problem['why'] or problem['verdict']}", err=True)
     if problems:
-        raise Failure(f"{sum(answer['count'] for answer in answers)} objects could not be brought")
+        raise Failure(f"{counted(sum(answer['count'] for answer in answers), 'object')} could not be brought")
 
 
 @command.command("limit")

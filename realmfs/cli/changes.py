@@ -15,7 +15,7 @@ from realmfs.cli.progress import Bar, sending
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
-from realmfs.control.words import age, printable, size
+from realmfs.control.words import age, counted, printable, size
 
 
 @click.group(invoke_without_command=True)
@@ -64,8 +64,8 @@ def send(client: Client, volume: str | None, retry: bool, within: float, as_json
         click.echo("Everything has reached the servers")
     for one in left if not as_json else ():
         waits = f", waiting for {one['waits_for']}" if one["waits_for"] else ""
-        amount = f"{one['pending']} changes ({size(one['bytes'])})"
-        click.echo(f"{one['volume']}@{one['realm']}: {amount} are left{waits}")
+        amount = f"{counted(one['pending'], 'change')} ({size(one['bytes'])})"
+        click.echo(f"{one['volume']}@{one['realm']}: {amount} left{waits}")
     if left:
         worst = {one["waits_for"] for one in left}
         raise click.exceptions.Exit(next((status for why, status in _STATUS if why in worst), Exit.FAILED))
@@ -116,7 +116,7 @@ def export(client: Client, file: Path, volume: str | None, as_json: bool) -> Non
     elif result["file"] is None:
         click.echo("No change waits: no file was written.", err=True)
     else:
-        click.echo(f"{result['changes']} changes, {size(result['bytes'])} in {result['file']}")
+        click.echo(f"{counted(result['changes'], 'change')}, {size(result['bytes'])} in {result['file']}")
 
 
 @command.command("import")
@@ -131,7 +131,7 @@ def import_changes(client: Client, file: Path, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo(f"{result['done']} changes were made again")
+        click.echo(f"{counted(result['done'], 'change')} made again")
         for text in result["failed"]:
             click.echo(f"Error: {printable(text)}", err=True)
     if result["failed"]:
@@ -184,6 +184,6 @@ def _show_given_up(results: list[Any], as_json: bool) -> None:
         print_json(results)
         return
     for result in results:
-        click.echo(f"{result['changes']} changes were given up")
+        click.echo(f"{counted(result['changes'], 'change')} given up")
         if result["file"]:
             click.echo(f"  kept in {result['file']} (realmfs changes import takes it)")

@@ -40,6 +40,18 @@ def with_daemon(function: Callable[Concatenate[Client, P], None]) -> Callable[..
     A group that does something by itself connects only then; its options hold for the commands below it.
     """
 
+    @with_socket
+    @functools.wraps(function)
+    def connected(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with Client(path) as client:
+            function(client, *args, **kwargs)
+
+    return connected
+
+
+def with_socket(function: Callable[Concatenate[Path, P], None]) -> Callable[..., None]:
+    """Give a command the options that name the daemon, and its control socket as its first argument."""
+
     @click.option(
         "--socket",
         type=click.Path(path_type=Path),
@@ -48,7 +60,7 @@ def with_daemon(function: Callable[Concatenate[Client, P], None]) -> Callable[..
     )
     @click.option("--config", type=click.Path(path_type=Path), help="Configuration file.")
     @functools.wraps(function)
-    def connected(socket: Path | None, config: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
+    def named(socket: Path | None, config: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
         context = click.get_current_context()
         above = context.parent.obj if context.parent is not None else None
         if isinstance(above, _Named):
@@ -56,10 +68,9 @@ def with_daemon(function: Callable[Concatenate[Client, P], None]) -> Callable[..
         if context.invoked_subcommand is not None:
             context.obj = _Named(socket, config)
             return
-        with Client(socket_path(socket, config)) as client:
-            function(client, *args, **kwargs)
+        function(socket_path(socket, config), *args, **kwargs)
 
-    return connected
+    return named
 
 
 def json_option(function: Callable[P, None]) -> Callable[P, None]:

@@ -1,10 +1,13 @@
 """`realmfs disconnect`."""
 
+from typing import Any
+
 import click
 
 from realmfs.cli.daemon import json_option, with_daemon
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client
+from realmfs.control.words import waiting
 
 
 @click.command()
@@ -19,15 +22,15 @@ def command(client: Client, realm: str | None, as_json: bool) -> None:
     show(client.call("connection.disconnect", realm=realm), as_json=as_json)
 
 
-def show(connection: dict[str, object], *, as_json: bool) -> None:
+def show(connection: dict[str, Any], *, as_json: bool) -> None:
     """Print where we are off line, and how much waits."""
     if as_json:
         print_json(connection)
         return
-    click.echo(f"{in_words(connection)}. {connection['pending']} changes wait")
+    click.echo(f"{in_words(connection)}. {waiting(connection['pending'])}")
 
 
-def in_words(connection: dict[str, object]) -> str:
+def in_words(connection: dict[str, Any]) -> str:
     """Say where we are off line by hand."""
     realms = connection["realms"]
     if connection["everywhere"]:

@@ -20,7 +20,7 @@ from realmfs.cli.schema import Finding
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client, NoDaemonError
 from realmfs.control.protocol import ControlError
-from realmfs.control.words import age, size
+from realmfs.control.words import age, size, waiting
 from realmfs.host.paths import Paths
 from realmfs.host.settings import ConfigError, Settings, settle
 from realmfs.realms import realmsfile
@@ -181,11 +181,11 @@ def _servers(servers: list[dict[str, Any]]) -> Iterator[Finding]:
 def _tokens(tokens: list[dict[str, Any]], now: float) -> Iterator[Finding]:
     for token in tokens:
         advice = f"realmfs login {token['user'] + '@' if token['user'] else ''}{token['realm']}"
-        waiting = f"; {token['pending']} changes wait for it" if token["pending"] else ""
+        held = f"; {waiting(token['pending'])} for it" if token["pending"] else ""
         ends = token["ends"]
         if token["state"] != "valid":
             verdict = "wrong" if token["pending"] or token["state"] == "expired" else "note"
-            yield Finding("login", verdict, f"{token['realm']}: token {token['state']}{waiting}", advice)
+            yield Finding("login", verdict, f"{token['realm']}: token {token['state']}{held}", advice)
         elif ends is not None and ends - now < _SOON:
             text = f"{token['realm']}: the token ends in {age(max(0.0, ends - now))}"
             yield Finding("login", "note", text, advice)

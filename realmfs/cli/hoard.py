@@ -14,7 +14,7 @@ from realmfs.cli.hoardlearn import learn
 from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
 from realmfs.control.client import Client
-from realmfs.control.words import printable, size
+from realmfs.control.words import counted, printable, size
 
 VERDICT = 25  # columns of the reference's verify
 _SHOWN = 20
@@ -63,7 +63,7 @@ def remove(client: Client, paths: tuple[str, ...]) -> None:
 @with_daemon
 def clear(client: Client, uid: int | None) -> None:
     """Remove all entries that were added by command; profiles keep theirs."""
-    click.echo(f"{client.call('hoard.clear', uid=uid)['removed']} entries removed")
+    click.echo(f"entries removed: {client.call('hoard.clear', uid=uid)['removed']}")
 
 
 @command.command("list")
@@ -137,7 +137,9 @@ def walk(client: Client, background: bool, stop: bool, as_json: bool) -> None:
         hoardwalk.report(status)
     if not (stop or background) and status["missing"]:
         why = "; ".join(status["reasons"])
-        raise Failure(f"{status['missing']} objects are still missing: {why}. See `realmfs hoard verify`")
+        raise Failure(
+            f"{counted(status['missing'], 'object')} still missing: {why}. See `realmfs hoard verify`"
+        )
 
 
 @command.command("status")
@@ -168,7 +170,7 @@ def plan(client: Client, as_json: bool) -> None:
         return
     for title, key, sum_ in _PARTS:
         total = answer[sum_]
-        click.echo(f"{title}: {total['files']} objects, {size(total['bytes'])}")
+        click.echo(f"{title}: {counted(total['files'], 'object')}, {size(total['bytes'])}")
         for one in answer[key]:
             what = "?" if one["size"] is None else size(one["size"])
             click.echo(f"  {what:>10}  {printable(one['path'])}")

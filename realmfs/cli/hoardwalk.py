@@ -7,7 +7,7 @@ import click
 
 from realmfs.cli.progress import Bar
 from realmfs.control.client import Client
-from realmfs.control.words import size
+from realmfs.control.words import counted, size
 
 _LOOK = 0.1
 
@@ -43,25 +43,24 @@ def report(status: dict[str, Any]) -> None:
         click.echo("the walk failed: the daemon's log has the reason", err=True)
         return
     rate = last["bytes"] / last["seconds"] if last["seconds"] else 0.0
+    files = counted(last["files"], "object")
     click.echo(
-        f"{last['files']} objects, {size(last['bytes'])} in {last['seconds']:.2f} s ({size(rate)}/s)"
+        f"{files}, {size(last['bytes'])} in {last['seconds']:.2f} s ({size(rate)}/s)"
         + ("" if last["complete"] else "; stopped before its end")
     )
 
 
 def show(status: dict[str, Any]) -> None:
     """Show the hoard at a glance."""
-    words = {None: "not known yet", True: "yes", False: f"no, {status['missing']} objects are missing"}
+    words = {None: "not known yet", True: "yes", False: f"no, {counted(status['missing'], 'object')} missing"}
     click.echo(f"entries:         {status['entries']}")
     click.echo(f"all here:        {words[status['ready']]}")
     click.echo(f"walks:           {'begin by themselves' if status['on'] else 'on demand only'}")
     if status["hindrance"]:
         click.echo(f"                 not now: {status['hindrance']}")
     if status["walking"]:
-        click.echo(
-            f"walking:         {status['phase']}, {status['percent']} %, {status['files']} objects so far"
-        )
+        files = counted(status["files"], "object")
+        click.echo(f"walking:         {status['phase']}, {status['percent']} %, {files} so far")
     elif status["last"] is not None:
-        click.echo(
-            f"last walk:       {status['last']['age']:.0f} s ago, {status['last']['files']} objects came"
-        )
+        files = counted(status["last"]["files"], "object")
+        click.echo(f"last walk:       {status['last']['age']:.0f} s ago, {files} came")

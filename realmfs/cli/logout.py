@@ -5,6 +5,7 @@ import click
 from realmfs.cli.credentials import note
 from realmfs.cli.daemon import with_daemon
 from realmfs.control.client import Client
+from realmfs.control.words import waiting
 
 
 @click.command()
@@ -16,6 +17,6 @@ def command(client: Client, realm: str | None) -> None:
     for token in gone:
         click.echo(f"Logged out of {token['realm']}")
         if token["pending"]:
-            note(f"{token['pending']} changes in {token['realm']} wait for your next login")
+            note(f"{waiting(token['pending'])} in {token['realm']} for your next login")
     if not gone:
         note(f"You are not logged in to {realm or 'any realm'}.")

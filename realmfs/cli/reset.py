@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from realmfs.cli.failure import Exit, Failure
+from realmfs.control.words import waiting
 from realmfs.host.paths import Paths
 from realmfs.host.settings import Settings, settle
 
@@ -57,6 +58,6 @@ def _waiting(settings: Settings) -> str:
     try:
         if cache.damage is not None:
             return f"nobody can tell how many changes wait ({cache.damage})"
-        return f"{cache.log.count} changes wait" if cache.log.count else ""
+        return waiting(cache.log.count) if cache.log.count else ""
     finally:
         cache.close()

@@ -1,43 +1,74 @@
 """`realmfs status`."""
 
-import time
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from realmfs.cli.daemon import json_option, with_daemon
+from realmfs.cli.daemon import json_option, with_socket
+from realmfs.cli.failure import Exit, Failure
+from realmfs.cli.indicator import look, looks, lost
 from realmfs.cli.show import print_json
-from realmfs.control.client import Client
-from realmfs.control.words import age, size
+from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.words import age, counted, size, waiting
 
 
 @click.command()
-@click.option("--short", is_flag=True, help="One line, for status bars.")
+@click.option("--short", is_flag=True, help="One line, for status bars; with --json in Waybar's form.")
+@click.option("--follow", is_flag=True, help="With --short: go on, with a new line whenever it changes.")
 @json_option
-@with_daemon
-def command(client: Client, short: bool, as_json: bool) -> None:
+@with_socket
+def command(path: Path, short: bool, follow: bool, as_json: bool) -> None:
     """Show the daemon, its cache and its servers at a glance."""
-    status = client.call("daemon.status")
+    if follow and not short:
+        raise Failure("--follow goes with --short", Exit.USAGE)
     if short:
-        line = short_form(status, list(client.pages("tokens.list")), time.time())
+        _show_short(path, follow, as_json)
+        return
+    with Client(path) as client:
+        status = client.call("daemon.status")
         if as_json:
-            print_json({"text": line})
+            print_json(status)
         else:
-            click.echo(line)
+            _show(status, client.pages("tokens.list"))
+
+
+def _show_short(path: Path, follow: bool, as_json: bool) -> None:
+    """Print a line, or one after the other. That no daemon runs is a line, too, and the exit status."""
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            for now in looks(path):
+                click.echo(now.json() if as_json else now.text)
         return
-    if as_json:
-        print_json(status)
-        return
+    try:
+        with Client(path) as client:
+            now = look(client)
+    except NoDaemonError as error:
+        click.echo(lost(error).json() if as_json else lost(error).text)
+        raise click.exceptions.Exit(Exit.NO_DAEMON) from None
+    click.echo(now.json() if as_json else now.text)
+
+
+def _show(status: dict[str, Any], tokens: Iterable[dict[str, Any]]) -> None:
     where = f"mounted on {status['mount_point']}" if status["mount_point"] else "without a mount"
     click.echo(f"realmfs {status['version']}, process {status['pid']}, up {age(status['uptime'])}, {where}")
-    servers = f"{status['servers_up']} servers up, {status['servers_down']} down"
-    click.echo(f"{status['realms']} realms known, {servers}")
+    servers = f"{counted(status['servers_up'], 'server')} up, {status['servers_down']} down"
+    click.echo(f"{counted(status['realms'], 'realm')} known, {servers}")
     used, limit = size(status["cache_used"]), size(status["cache_size"])
     click.echo(
         f"{used} of {limit} cached, {status['objects']} of {status['objects_limit']} objects, "
         f"in {status['cache_dir']}"
     )
-    click.echo(f"{status['pending']} changes wait ({size(status['pending_bytes'])})")
+    click.echo(f"{waiting(status['pending'])} ({size(status['pending_bytes'])})")
+    if status["conflicts"]:
+        conflicts = counted(status["conflicts"], "conflict")
+        click.echo(f"{conflicts}: somebody must choose. See `realmfs conflicts`")
+    for token in tokens:
+        if token["state"] != "valid":
+            who = f"{token['user']}@{token['realm']}" if token["user"] else token["realm"]
+            click.echo(f"login in {token['realm']} {token['state']}: realmfs login {who}")
     for channel in status["channels"]:
         click.echo(f"server {channel}")
     for where in status["off_line"]:
@@ -46,32 +77,3 @@ def command(client: Client, short: bool, as_json: bool) -> None:
         click.echo(f"warning: {trouble}")
     for request in status["waiting"]:
         click.echo(f"waiting: {request}")
-
-
-def short_form(status: dict[str, Any], tokens: list[dict[str, Any]], now: float) -> str:
-    """Return the one line for status bars; `now` in seconds since 1970.
-
-    The worst comes first: trouble, being off line; then what waits, the token that ends first, the cache.
-    """
-    if any(where.startswith("everywhere") for where in status["off_line"]):
-        presence = "off line"
-    elif status["servers_up"] or not status["servers_down"]:
-        presence = "online"
-    else:
-        presence = "no server answers"
-    up = status["servers_up"]
-    servers = f"{up} server" + ("" if up == 1 else "s")
-    if status["servers_down"]:
-        servers += f" ({status['servers_down']} down)"
-    ends = [token["ends"] for token in tokens if token["state"] == "valid" and token["ends"] is not None]
-    lost = any(token["state"] != "valid" for token in tokens)
-    login = "log in again" if lost else f"token {age(max(0.0, min(ends) - now))}" if ends else "no token"
-    parts = [
-        *(["trouble"] if status["troubles"] else []),
-        presence,
-        servers,
-        f"{status['pending']} pending",
-        login,
-        f"{size(status['cache_used'])} of {size(status['cache_size'])} cached",
-    ]
-    return ", ".join(parts)

@@ -10,7 +10,7 @@ from realmfs.cli.daemon import PLACE, socket_path
 from realmfs.cli.failure import Failure
 from realmfs.control.client import Client, NoDaemonError
 from realmfs.control.protocol import ControlError, Kind
-from realmfs.control.words import size
+from realmfs.control.words import size, waiting
 
 _ENDS_WITHIN = 15.0
 
@@ -31,8 +31,8 @@ def command(directory: Path | None, force: bool, socket: Path | None, config: Pa
         click.echo(f"{directory} held the mount of a daemon that had died: detached")
         return
     if stopping.get("pending"):
-        waiting = f"{stopping['pending']} changes ({size(stopping['pending_bytes'])})"
-        click.echo(f"{waiting} wait to be sent; they are kept and go on at the next start")
+        text = f"{waiting(stopping['pending'])} to be sent ({size(stopping['pending_bytes'])})"
+        click.echo(f"{text}; kept, to go on at the next start")
     if stopping.get("busy") and not force:
         click.echo("Files are still open: the daemon ends after their last close (--force cuts them off)")
         return

@@ -49,6 +49,11 @@ def mode(attributes: dict[str, Any]) -> str:
     return stat.filemode(_TYPES.get(attributes["type"], 0) | attributes["mode"])
 
 
+def waiting(number: int) -> str:
+    """Return `1 change waits`, `2 changes wait`."""
+    return f"{counted(number, 'change')} {'waits' if number == 1 else 'wait'}"
+
+
 def counted(number: int, word: str) -> str:
     """Return `1 change`, `2 changes`, `1 200 changes`."""
     return f"{number:,} {word}{'' if number == 1 else 's'}".replace(",", " ")

@@ -6,15 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from realmfs.cli import doctor
+from realmfs.cli.indicator import indicator, looks
 from realmfs.cli.main import COMMANDS, main
 from realmfs.cli.metrics import render
-from realmfs.cli.status import short_form
 from tests.t8_cli_tui.conftest import REPOSITORY, Home
 from tests.t8_cli_tui.test_login import PASSWORD, REALM, served, start
 
@@ -28,6 +29,8 @@ STATUS = {
     "servers_up": 1,
     "servers_down": 0,
     "pending": 0,
+    "pending_bytes": 0,
+    "conflicts": 0,
     "cache_used": 1 << 20,
     "cache_size": 1 << 30,
     "troubles": [],
@@ -53,25 +56,85 @@ USAGE = dict.fromkeys(
 SAMPLE = re.compile(r'realmfs_[a-z_]+(\{[a-z]+="([^"\\\n]|\\.)*"(,[a-z]+="([^"\\\n]|\\.)*")*\})? [-+.e0-9]+')
 
 
+EXPIRED = TOKEN | {"state": "expired"}
+DOWN = {"servers_up": 0, "servers_down": 2}
+OFF = DOWN | {"off_line": ["everywhere: by hand"]}
+CACHED = "1.0 MiB of 1.0 GiB cached"
+
+
 @pytest.mark.parametrize(
-    ("changed", "tokens", "line"),
+    ("changed", "tokens", "word", "line"),
     [
-        ({}, [TOKEN], "online, 1 server, 0 pending, token 2 h, 1.0 MiB of 1.0 GiB cached"),
-        ({}, [], "online, 1 server, 0 pending, no token, 1.0 MiB of 1.0 GiB cached"),
+        ({}, [TOKEN], "clean", f"online, 1 server, 0 pending, token 2 h, {CACHED}"),
+        ({}, [], "clean", f"online, 1 server, 0 pending, no token, {CACHED}"),
+        ({"pending": 2}, [TOKEN], "pending", f"online, 1 server, 2 pending, token 2 h, {CACHED}"),
         (
-            {"off_line": ["everywhere: by hand"], "servers_up": 0, "servers_down": 2, "pending": 3},
-            [TOKEN | {"state": "expired"}],
-            "off line, 0 servers (2 down), 3 pending, log in again, 1.0 MiB of 1.0 GiB cached",
+            OFF | {"pending": 3},
+            [EXPIRED],
+            "offline",
+            f"off line, 0 servers (2 down), 3 pending, log in again, {CACHED}",
         ),
         (
-            {"servers_up": 0, "servers_down": 1, "troubles": ["x"]},
+            DOWN,
             [TOKEN],
-            "trouble, no server answers, 0 servers (1 down), 0 pending, token 2 h, 1.0 MiB of 1.0 GiB cached",
+            "unreachable",
+            f"no server answers, 0 servers (2 down), 0 pending, token 2 h, {CACHED}",
+        ),
+        (
+            DOWN | {"troubles": ["x"]},
+            [TOKEN],
+            "trouble",
+            f"trouble, no server answers, 0 servers (2 down), 0 pending, token 2 h, {CACHED}",
+        ),
+        (
+            OFF | {"conflicts": 1, "troubles": ["x"]},
+            [],
+            "conflict",
+            f"1 conflict, trouble, off line, 0 servers (2 down), 0 pending, no token, {CACHED}",
+        ),
+        (
+            {"conflicts": 2, "pending": 3},
+            [EXPIRED | {"pending": 3}],
+            "login",
+            f"2 conflicts, online, 1 server, 3 pending, log in again, {CACHED}",
         ),
     ],
 )
-def test_the_line_for_status_bars(changed: dict[str, object], tokens: list[object], line: str) -> None:
-    assert short_form(STATUS | changed, tokens, 0.0) == line  # type: ignore[arg-type]  # made up answers
+def test_what_a_status_bar_shows(
+    changed: dict[str, object], tokens: list[dict[str, object]], word: str, line: str
+) -> None:
+    shown = indicator(STATUS | changed, tokens, 0.0)
+    told = json.loads(shown.json())
+    assert (told["text"], told["alt"], told["class"]) == (line, word, word)
+    assert "\n" not in shown.json()
+    assert ("Log in again in r: 3 changes wait for it" in told["tooltip"]) == (word == "login")
+    assert ("see realmfs conflicts" in told["tooltip"]) == bool(changed.get("conflicts"))
+
+
+def test_the_status_bar_without_a_daemon(home: Home) -> None:
+    assert home.run("status", "--short", status=3) == "not running\n"
+    told = json.loads(home.run("status", "--short", "--json", status=3))
+    assert (told["class"], "realmfs mount" in told["tooltip"]) == ("stopped", True)
+    assert "--short" in home.run("status", "--follow", status=2)
+
+
+def test_the_status_bar_follows_the_daemon_and_waits_for_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("realmfs.cli.indicator.time.sleep", naps.append)
+    shown = looks(home.socket)
+    assert isinstance(shown, Generator)
+    assert next(shown).alt == "stopped"
+    home.run("mount", "--no-kernel")
+    assert next(shown).alt == "clean"
+    home.run("disconnect")
+    now = next(shown)
+    assert (now.alt, now.tooltip) == ("offline", "Off line everywhere: disconnected by hand")
+    home.run("unmount")
+    assert next(shown).alt == "stopped"
+    assert len(naps) >= 3
+    shown.close()
 
 
 def test_metrics_are_in_the_text_form_whatever_the_names() -> None:

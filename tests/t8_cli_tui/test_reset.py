@@ -40,7 +40,7 @@ def test_changes_that_wait_stay(tmp_path: Path) -> None:
     cache.close()
     refused = reset(tmp_path, "--yes")
     assert refused.exit_code == 1
-    assert "1 changes wait" in refused.output
+    assert "1 change waits" in refused.output
     assert "changes export" in refused.output
     assert (tmp_path / "cache.db").exists()
     assert reset(tmp_path, "--yes", "--discard-changes").exit_code == 0
