@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from realmfs.server.merge import Merged, MergedDirectory, is_merged
+from realmfs.server.merge import Merged, MergedDirectory, digest, is_merged
 from realmfs.server.views import (
     Change,
     DirectoryChange,
@@ -90,7 +90,10 @@ def _child(view: ReplicaViews, node: Node, merged: Merged, views: Sequence[Repli
     links = row.links if row.is_directory else names
     if (row.parent, row.links) == (parent, links):
         return []
-    return [dataclasses.replace(row, parent=parent, links=links)]
+    vv = row.vv
+    if row.is_directory and row.parent != parent:  # its ".." is another, and its replicas are not merged yet
+        vv = vv.with_store_id(digest("moved", node, vv.store_id, parent))
+    return [dataclasses.replace(row, parent=parent, links=links, vv=vv)]
 
 
 def newest(node: Node, views: Sequence[ReplicaViews]) -> ObjectView:

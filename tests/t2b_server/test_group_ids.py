@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from realmfs.server.merge import Merged, merge
+from realmfs.server.planning import plan
+from realmfs.server.replica import LocalReplica
+from realmfs.server.views import ReplicaViews
 from realmfs.vice.log import AnyRecord
 from realmfs.vice.types import Fid, ObjectType
-from tests.group import GroupClient, group
+from tests.group import GroupClient, address, group
 
 EVERYBODY = (1, 2, 3)
 Clock = trio.abc.Clock
@@ -59,3 +63,29 @@ async def test_whoever_knows_the_version_finds_the_id_of_the_update(
         await ann.update([record], EVERYBODY, known=known)
         for number in EVERYBODY:
             assert (await ann.status_at(number, directory)).vv.store_id == record.store_id
+
+
+async def test_a_directory_that_is_moved_behind_its_replicas_back(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Until it is merged itself, what was in another directory before has an id of its own."""
+    async with group(tmp_path) as (servers, nursery):
+        ann = await servers.client(nursery)
+        above, moved = [await ann.new_directory(name, EVERYBODY) for name in (b"above", b"moved")]
+        servers.net.partition(address(1), address(3))
+        servers.net.partition(address(2), address(3))
+        await ann.update([ann.rename((ann.root, b"moved"), (above, b"moved"), moved)], (1, 2))
+        nodes = ann.root[1:], above[1:]
+        views = []
+        for number in EVERYBODY:
+            views.append(ReplicaViews(number - 1))
+            replica = LocalReplica(servers.running[number].state, servers.volume(number))
+            views[-1].add(nodes, (moved[1:],), replica.look(nodes, (moved[1:],)))
+        merged = merge(views, set(nodes), 0)
+        assert isinstance(merged, Merged)
+        (change,) = plan(views[2], merged, views).objects
+        assert change.row.node == moved[1:]
+        assert change.row.parent == above[1:]
+        known = {view.objects[moved[1:]].vv.store_id for view in views}  # type: ignore[union-attr]
+        assert len(known) == 2
+        assert change.row.vv.store_id not in known
