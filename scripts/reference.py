@@ -164,43 +164,67 @@ def _notes(kind: type) -> dict[str, str]:
     }
 
 
+_STATUS = "0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 unreachable, 5 not authenticated, 6 conflict"
+_INTRO = "Mounts Coda realms, with or without a network. Each command has a page of its own."
+_ENVIRONMENT = """.TP
+.B REALMFS_SOCKET
+Control socket of the daemon that commands speak to."""
+
+
 def man_pages() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each man page."""
     context = click.Context(main, info_name="realmfs")
     listing = [f".TP\n.BR realmfs-{name} (1)\n{_roff(text)}" for name, text in COMMANDS.items()]
-    intro = "Mounts Coda realms, with or without a network. Each command has a page of its own."
-    status = "0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 unreachable, 5 not authenticated, 6 conflict"
-    body = [".SH NAME", "realmfs \\- mount Coda realms", ".SH DESCRIPTION", intro, ".SH COMMANDS", *listing]
-    yield "realmfs.1", _page("REALMFS", [*body, ".SH EXIT STATUS", status])
-    more = [".SH SEE ALSO", ".BR realmfs (1)"]
+    body = [".SH NAME", "realmfs \\- mount Coda realms", ".SH SYNOPSIS", *_usage(main, context)]
+    body += [".SH DESCRIPTION", _INTRO, ".SH COMMANDS", *listing]
+    yield "realmfs.1", _page("REALMFS", [*body, *_LAST])
     for name, summary in COMMANDS.items():
         command = main.get_command(context, name)
         assert command is not None
         inner = click.Context(command, info_name=f"realmfs {name}")
-        head = [".SH NAME", f"realmfs-{name} \\- {_roff(summary)}", ".SH SYNOPSIS"]
-        page = [*head, *_command(command, inner)]
-        yield (
-            f"realmfs-{name}.1",
-            _page(f"REALMFS-{name.upper()}", [*page, *more]),
-        )
+        page = [".SH NAME", f"realmfs-{name} \\- {_roff(summary)}", ".SH SYNOPSIS", *_usage(command, inner)]
+        page += [".SH DESCRIPTION", *_text(command), *_titled(".SH OPTIONS", _options(command, inner))]
+        page += [*_titled(".SH COMMANDS", _below(command, inner)), *_LAST, ".SH SEE ALSO", ".BR realmfs (1)"]
+        yield f"realmfs-{name}.1", _page(f"REALMFS-{name.upper()}", page)
 
 
-def _command(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield usage, help and options of a command, then those of the commands below it."""
+_LAST = [".SH ENVIRONMENT", _ENVIRONMENT, ".SH EXIT STATUS", _STATUS]
+
+
+def _titled(title: str, lines: Iterator[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        if number == 0:
+            yield title
+        yield line
+
+
+def _usage(command: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield f".B {_roff(usage)}"
-    yield ".PP"
+
+
+def _text(command: click.Command) -> Iterator[str]:
     yield from (_roff(line) if line else ".PP" for line in inspect.cleandoc(command.help or "").splitlines())
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and record[1] and "--help" not in record[0]:
             yield f".TP\n.B {_roff(record[0])}\n{_roff(record[1])}"
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below is not None and not below.hidden:
-                yield f".SS {_roff(name)}"
-                yield from _command(below, click.Context(below, info_name=name, parent=context))
+
+
+def _below(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Yield usage, help and options of the commands below a command, and of those below them."""
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below is not None and not below.hidden:
+            inner = click.Context(below, info_name=name, parent=context)
+            yield f".SS {_roff(inner.command_path.removeprefix('realmfs '))}"
+            yield from (*_usage(below, inner), ".PP", *_text(below), *_options(below, inner))
+            yield from _below(below, inner)
 
 
 def _roff(text: str) -> str:

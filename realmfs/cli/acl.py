@@ -14,6 +14,7 @@ from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.cli.walking import Walker, joined
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
@@ -31,7 +32,7 @@ def command() -> None:
 
 
 @command.command("get")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @json_option
 @with_daemon
 def get(client: Client, path: str, as_json: bool) -> None:
@@ -40,7 +41,7 @@ def get(client: Client, path: str, as_json: bool) -> None:
 
 
 @command.command("set")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("entries", nargs=-1, metavar="[USER RIGHTS]...")
 @click.option(
     "--negative", "-negative", "negative", is_flag=True, help="Take these rights away from the users."
@@ -104,7 +105,7 @@ def _set_one(client: Client, walker: Walker, path: str, wanted: dict[str, Any]) 
 
 
 @command.command("save")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("file", type=click.File("w", lazy=True), default="-")
 @with_daemon
 def save(client: Client, path: str, file: TextIO) -> None:
@@ -127,7 +128,7 @@ def save(client: Client, path: str, file: TextIO) -> None:
 
 
 @command.command("restore")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("file", type=click.File(), default="-")
 @click.option("--dry-run", is_flag=True, help="Only tell which directories have another list.")
 @with_daemon

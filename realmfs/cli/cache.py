@@ -8,6 +8,7 @@ from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.progress import fetching
 from realmfs.cli.show import print_json, print_table
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import counted, printable, size
 from realmfs.host.settings import size as read_size
@@ -66,7 +67,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 
 @command.command("flush")
-@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.argument("paths", type=TREE, nargs=-1, metavar="PATH...")
 @click.option("--all", "everything", is_flag=True, help="Everything that is clean and not open.")
 @click.option("--force", is_flag=True, help="Even while servers are away.")
 @with_daemon
@@ -81,7 +82,7 @@ def flush(client: Client, paths: tuple[str, ...], everything: bool, force: bool)
 
 
 @command.command("fetch")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=TREE, nargs=-1, required=True, metavar="PATH...")
 @click.option("-r", "--recursive", is_flag=True, help="And all below it.")
 @json_option
 @with_daemon

@@ -6,6 +6,14 @@ from click.shell_completion import get_completion_class
 from realmfs.cli.failure import Failure
 
 _SHELLS = ("bash", "zsh", "fish")
+_IN_DIRECTORIES = {
+    "bash": ("    return 0\n", "    [[ ${COMPREPLY[0]} == */ ]] && compopt -o nospace\n    return 0\n"),
+    "zsh": (
+        "        compadd -U",
+        "        local -a end; [[ $completions[1] == */ ]] && end=(-S '')\n        compadd \"${end[@]}\" -U",
+    ),
+}
+"""What click's scripts lack: behind a directory comes no space, but the next name."""
 
 
 @click.command()
@@ -21,4 +29,5 @@ def command(context: click.Context, shell: str) -> None:
     if kind is None:
         raise Failure(f"click knows no completion for {shell}. Use another shell, or update click")
     script = kind(context.find_root().command, {}, "realmfs", "_REALMFS_COMPLETE")
-    click.echo(script.source_template % script.source_vars())
+    source = script.source_template % script.source_vars()
+    click.echo(source.replace(*_IN_DIRECTORIES[shell]) if shell in _IN_DIRECTORIES else source)

@@ -13,6 +13,7 @@ from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
 from realmfs.cli.transfer import pieces
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
 from realmfs.control.words import age, printable, size
@@ -63,7 +64,7 @@ def show_list(client: Client, volume: str | None, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @json_option
 @with_daemon
 def show_one(client: Client, path: str, as_json: bool) -> None:
@@ -93,7 +94,7 @@ def show_one(client: Client, path: str, as_json: bool) -> None:
 
 
 @command.command("diff")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.option("--versions", nargs=2, metavar="A B", help="Which two to compare (by default the first two).")
 @with_daemon
 def diff(client: Client, path: str, versions: tuple[str, str] | None) -> None:
@@ -141,7 +142,7 @@ def _entries(client: Client, path: str) -> list[dict[str, Any]]:
 
 
 @command.command("resolve")
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("paths", type=TREE, metavar="[PATH]...", nargs=-1)
 @click.option("--keep", type=click.Choice(["local", "server", "both"]), help="Which version to keep.")
 @click.option("--server", help="Whose version to keep, where the servers differ.")
 @click.option("--from", "contents", type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -206,7 +207,7 @@ def _say(result: dict[str, Any]) -> None:
 
 
 @command.command("fix")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.option("--server", help="Make all like this server's version (by default: all that any server has).")
 @click.option("--apply", "fix", type=click.File("r"), help="Apply this edited repair file.")
 @with_daemon

@@ -2,10 +2,10 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 import click
 
@@ -91,6 +91,15 @@ def tree_path(client: Client, path: str) -> str:
     if not path.startswith("/"):
         return path
     return _below("/coda", os.path.normpath(path)) or path.lstrip("/")
+
+
+def entries(client: Client, path: str, attributes: bool) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a directory, piece by piece."""
+    position: int | None = 0
+    while position is not None:
+        piece = client.call("path.list", path=path, position=position, attributes=attributes)
+        yield from piece["entries"]
+        position = piece["position"]
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ from realmfs.cli.schema import Finding
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client, NoDaemonError
 from realmfs.control.protocol import ControlError
-from realmfs.control.words import age, size, waiting
+from realmfs.control.words import age, size, to_log_in, waiting
 from realmfs.host.paths import Paths
 from realmfs.host.settings import ConfigError, Settings, settle
 from realmfs.realms import realmsfile
@@ -180,7 +180,7 @@ def _servers(servers: list[dict[str, Any]]) -> Iterator[Finding]:
 
 def _tokens(tokens: list[dict[str, Any]], now: float) -> Iterator[Finding]:
     for token in tokens:
-        advice = f"realmfs login {token['user'] + '@' if token['user'] else ''}{token['realm']}"
+        advice = to_log_in(token["realm"], token["user"])
         held = f"; {waiting(token['pending'])} for it" if token["pending"] else ""
         ends = token["ends"]
         if token["state"] != "valid":

@@ -11,6 +11,7 @@ from realmfs.cli.failure import Failure
 from realmfs.cli.progress import Bar
 from realmfs.cli.schema import Found
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.cli.walking import Walker, joined
 from realmfs.control.client import Client
 from realmfs.control.words import printable
@@ -19,7 +20,7 @@ _UNCACHED = ("absent", "partial")
 
 
 @click.command()
-@click.argument("path", default="")
+@click.argument("path", type=TREE, default="")
 @click.option("--name", metavar="PATTERN", help="Only names like PATTERN, with * and ?.")
 @click.option("--type", "kind", type=click.Choice(["file", "directory", "link"]), help="Only of this type.")
 @click.option("--conflicts", is_flag=True, help="What is in conflict.")

@@ -8,12 +8,13 @@ import click
 from realmfs.cli.daemon import tree_path, with_daemon
 from realmfs.cli.failure import Failure
 from realmfs.cli.transfer import fetch_to
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import size
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("local", default=".", type=click.Path(path_type=Path))
 @with_daemon
 def command(client: Client, path: str, local: Path) -> None:

@@ -13,6 +13,7 @@ from realmfs.cli.hoardfile import carry_out, complete, entries_of, entry_line, l
 from realmfs.cli.hoardlearn import learn
 from realmfs.cli.progress import Bar
 from realmfs.cli.show import print_json, print_table
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import counted, printable, size
 
@@ -36,7 +37,7 @@ def command() -> None:
 
 
 @command.command("add")
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("attributes", default="")
 @click.option("--uid", type=int, help="Local user whose entry it is (root's daemons).")
 @json_option
@@ -49,7 +50,7 @@ def add(client: Client, path: str, attributes: str, uid: int | None, as_json: bo
 
 
 @command.command("remove")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=TREE, nargs=-1, required=True, metavar="PATH...")
 @with_daemon
 def remove(client: Client, paths: tuple[str, ...]) -> None:
     """Remove the entries of exactly these PATHs; what is here stays until its room is wanted."""

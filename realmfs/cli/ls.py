@@ -1,27 +1,16 @@
 """`realmfs ls`."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import click
 
-from realmfs.cli.daemon import json_option, tree_path, with_daemon
+from realmfs.cli.daemon import entries, json_option, tree_path, with_daemon
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import mode, moment, printable
 
 
-def entries(client: Client, path: str, attributes: bool) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a directory, piece by piece."""
-    position: int | None = 0
-    while position is not None:
-        piece = client.call("path.list", path=path, position=position, attributes=attributes)
-        yield from piece["entries"]
-        position = piece["position"]
-
-
 @click.command()
-@click.argument("path", default="")
+@click.argument("path", type=TREE, default="")
 @click.option("-l", "--long", is_flag=True, help="With type, permissions, size and time.")
 @json_option
 @with_daemon

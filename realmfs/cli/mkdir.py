@@ -5,12 +5,13 @@ import errno
 import click
 
 from realmfs.cli.daemon import tree_path, with_daemon
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=TREE, nargs=-1, required=True, metavar="PATH...")
 @click.option("-p", "--parents", is_flag=True, help="Make missing parents too; an existing one is no error.")
 @with_daemon
 def command(client: Client, paths: tuple[str, ...], parents: bool) -> None:

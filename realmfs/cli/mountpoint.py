@@ -7,6 +7,7 @@ import click
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Failure
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import printable
 
@@ -17,7 +18,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.argument("volume", default="")
 @json_option
 @with_daemon
@@ -30,7 +31,7 @@ def make(client: Client, path: str, volume: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @json_option
 @with_daemon
 def show(client: Client, path: str, as_json: bool) -> None:
@@ -39,7 +40,7 @@ def show(client: Client, path: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @json_option
 @with_daemon
 def remove(client: Client, path: str, as_json: bool) -> None:

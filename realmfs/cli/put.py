@@ -6,6 +6,7 @@ import click
 
 from realmfs.cli.daemon import tree_path, with_daemon
 from realmfs.cli.transfer import store
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
 from realmfs.control.words import size
@@ -13,7 +14,7 @@ from realmfs.control.words import size
 
 @click.command()
 @click.argument("local", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.option("--sync", is_flag=True, help="Return only when it is safe against power loss here.")
 @with_daemon
 def command(client: Client, local: Path, path: str, sync: bool) -> None:

@@ -5,13 +5,14 @@ import click
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import size
 from realmfs.host.settings import size as read_size
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.option("--set", "wanted", metavar="SIZE", help="Set it, for administrators: 500M, 2G, or none.")
 @json_option
 @with_daemon

@@ -4,14 +4,14 @@ import errno
 
 import click
 
-from realmfs.cli.daemon import tree_path, with_daemon
-from realmfs.cli.ls import entries
+from realmfs.cli.daemon import entries, tree_path, with_daemon
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.protocol import ControlError
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=TREE, nargs=-1, required=True, metavar="PATH...")
 @click.option("-r", "--recursive", is_flag=True, help="Directories with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="A missing one is no error.")
 @with_daemon

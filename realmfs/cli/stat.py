@@ -4,12 +4,13 @@ import click
 
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 from realmfs.control.words import mode, moment, printable
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @click.option("--no-follow", is_flag=True, help="Of a symbolic link itself.")
 @json_option
 @with_daemon

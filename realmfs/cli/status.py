@@ -12,7 +12,7 @@ from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.indicator import look, looks, lost
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client, NoDaemonError
-from realmfs.control.words import age, counted, size, waiting
+from realmfs.control.words import age, counted, size, to_log_in, waiting
 
 
 @click.command()
@@ -67,8 +67,8 @@ def _show(status: dict[str, Any], tokens: Iterable[dict[str, Any]]) -> None:
         click.echo(f"{conflicts}: somebody must choose. See `realmfs conflicts`")
     for token in tokens:
         if token["state"] != "valid":
-            who = f"{token['user']}@{token['realm']}" if token["user"] else token["realm"]
-            click.echo(f"login in {token['realm']} {token['state']}: realmfs login {who}")
+            advice = to_log_in(token["realm"], token["user"])
+            click.echo(f"login in {token['realm']} {token['state']}: {advice}")
     for channel in status["channels"]:
         click.echo(f"server {channel}")
     for where in status["off_line"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from realmfs.cli.ls import entries
+from realmfs.cli.daemon import entries
 from realmfs.cli.transfer import pieces, store
 from realmfs.control.client import Client
 

@@ -4,11 +4,12 @@ import click
 
 from realmfs.cli.daemon import json_option, tree_path, with_daemon
 from realmfs.cli.show import print_json
+from realmfs.cli.treepath import TREE
 from realmfs.control.client import Client
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TREE)
 @json_option
 @with_daemon
 def command(client: Client, path: str, as_json: bool) -> None:

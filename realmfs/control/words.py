@@ -49,6 +49,11 @@ def mode(attributes: dict[str, Any]) -> str:
     return stat.filemode(_TYPES.get(attributes["type"], 0) | attributes["mode"])
 
 
+def to_log_in(realm: str, user: str) -> str:
+    """Return the command that logs a user in; "": nobody knows under which name."""
+    return f"realmfs login {user or 'USER'}@{realm}"
+
+
 def waiting(number: int) -> str:
     """Return `1 change waits`, `2 changes wait`."""
     return f"{counted(number, 'change')} {'waits' if number == 1 else 'wait'}"

@@ -188,6 +188,8 @@ def test_a_doctor_looks_at_logins_and_the_clock() -> None:
     verdicts = [one.verdict for one in doctor._tokens([expired, TOKEN, TOKEN], 7000.0)]
     assert verdicts == ["wrong", "note", "note"]
     assert [one.verdict for one in doctor._clock(0.0)] == ["wrong"]
+    (nameless,) = doctor._tokens([expired | {"user": ""}], 7000.0)
+    assert nameless.advice == "realmfs login USER@r", "the realm alone would be taken for a user"
 
 
 def test_completion_offers_commands_and_options() -> None:
@@ -199,6 +201,28 @@ def test_completion_offers_commands_and_options() -> None:
     assert len(offered("realmfs ", 1).split()) == len(COMMANDS)
     assert "plain,--short" in offered("realmfs status --s", 2).split()
     assert offered("realmfs completion ", 2).split() == ["plain,bash", "plain,zsh", "plain,fish"]
+
+
+def test_completion_offers_the_names_of_the_tree(home: Home, served: Path) -> None:
+    def offered(*words: str) -> list[str]:
+        environment = home.environment | {
+            "_REALMFS_COMPLETE": "zsh_complete",  # three lines an item: type, value, help
+            "COMP_WORDS": " ".join(("realmfs", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        lines = CliRunner().invoke(main, [], prog_name="realmfs", env=environment).output.split("\n")
+        return [f"{kind} {value}" for kind, value in zip(lines[::3], lines[1::3], strict=False) if kind]
+
+    assert offered("ls", "") == [], "no daemon runs"
+    start(home, served)
+    home.run("login", f"ann@{REALM}", stdin=PASSWORD)
+    home.run("mkdir", f"{REALM}/some", f"{REALM}/some/one", f"{REALM}/other")
+    assert offered("ls", REALM[:2]) == [f"plain {REALM}/"]
+    assert offered("hoard", "add", f"{REALM}/so") == [f"plain {REALM}/some/"]
+    assert offered("rm", f"{REALM}/other", f"{REALM}/some/") == [f"plain {REALM}/some/one/"]
+    assert offered("stat", f"{REALM}/none/x") == []
+    assert offered("ls", "/tm") == ["file /tm"], "the shell's own affair"
+    assert offered("ls", "~/") == ["file ~/"]
 
 
 def test_completing_a_command_imports_none() -> None:
@@ -225,7 +249,10 @@ def test_completing_a_command_imports_none() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(home: Home, shell: str) -> None:
-    assert f"_REALMFS_COMPLETE={shell}_complete" in home.run("completion", shell)
+    script = home.run("completion", shell)
+    assert f"_REALMFS_COMPLETE={shell}_complete" in script
+    if shell != "fish":  # which knows by itself what a slash at the end means
+        assert "== */ ]] && " in script, "click's script was another one"
 
 
 def test_bash_completes(home: Home) -> None:
