@@ -69,6 +69,10 @@ class FakeNetwork:
         """Whether anybody is cut off from anybody."""
         return bool(self._cuts)
 
+    def are_cut(self, one: str, other: str) -> bool:
+        """Whether two hosts are cut off from each other."""
+        return any(cut <= {one, other} for cut in self._cuts)
+
     def heal(self) -> None:
         """Undo every partition."""
         self._cuts.clear()
@@ -80,8 +84,7 @@ class FakeNetwork:
         if self.tap is not None and not self.tap(datagram, sender, receiver):
             self.counters["tapped"] += 1
             return
-        hosts = {sender[0], receiver[0]}
-        if any(cut <= hosts for cut in self._cuts) or len(datagram) > MAX_DATAGRAM:
+        if self.are_cut(sender[0], receiver[0]) or len(datagram) > MAX_DATAGRAM:
             self.counters["cut"] += 1
             return
         copies = 1 + (self.random.random() < self.duplicates)

@@ -7,8 +7,9 @@ resolution and catch-up go on beside it, and now and then somebody settles a con
 a cache too small for all there is, so that things go from it.
 
     each operation   succeeds, or is refused for a reason that there is: trouble now or lately, a name that
-                     somebody else took away, a conflict. It never shows a version older than one that the
-                     client has in its cache; what goes from there is told
+                     somebody else took away or that no server which can be reached has heard of, a conflict.
+                     It never shows a version older than one that the client has in its cache; what goes
+                     from there is told
     at the end       all is healed. A replica equals the others or is marked in conflict; every acknowledged
                      change is at a server, in the log of a client, or replaced by a later one; a log holds
                      only what waits for a decision; all clients see what the servers have
@@ -40,6 +41,7 @@ from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
 from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.types import Fid, Order, VersionVector
 from tests.group import address
 from tests.promises.simulated import MARK, Ledger
 from tests.promises.site import ROOT, MortalClient, Site, site
@@ -84,6 +86,8 @@ class Simulation:
         self.known: list[deque[str]] = [deque(maxlen=20) for _ in clients]
         self.own: list[set[bytes]] = [set() for _ in clients]
         self.watchers: list[Watcher | None] = [None for _ in clients]
+        self.listed: list[dict[Fid, VersionVector]] = [{} for _ in clients]
+        """By client, the versions of the directories that it has."""
         self.trouble_until = 0.0
         self._open = ExitStack()
         for number in range(len(clients)):
@@ -93,7 +97,8 @@ class Simulation:
 
     def check_versions(self, number: int) -> None:
         """Fail unless what a client has of each object is of the version that it believes to have."""
-        core = self.clients[number].venus.core
+        core, before = self.clients[number].venus.core, self.listed[number]
+        self.listed[number] = {}
         for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
             node = core.nodes.in_memory(ino)
             row = core.cache.objects.load(ino) if node is None else None
@@ -106,6 +111,9 @@ class Simulation:
                 continue
             if known.fid.is_directory:
                 data = self._names_here(core, ino)
+                vv = self.listed[number][known.fid] = known.status.vv
+                went_back = vv.compare(before.get(known.fid, vv), ignore_inconsistent=True) is Order.SUBMITS
+                assert not went_back, f"client {number} has {known.name!r} {vv}, had {before[known.fid]}"
             else:
                 data = self._contents_here(core, node, row)
             if data is not None:
@@ -156,6 +164,7 @@ class Simulation:
             (code in AWAY and self.is_trouble)
             or (code is Code.ENOENT and not self.ledger.replaced.isdisjoint(names))
             or (code in CONFLICT | AWAY | {Code.ENOENT} and self._in_conflict(client, names))
+            or (code is Code.ENOENT and self.is_trouble and self._is_unheard_of(client, names))
         )
         assert explained, (
             f"{what} {self._at} at client {number}: {code.name}, at {trio.current_time():.1f}, trouble until "
@@ -179,6 +188,30 @@ class Simulation:
         theirs = any(self.site.servers.conflicts(n) for n in self.site.servers.numbers)
         files = {self.ledger.files.get(name, name) for name in mine}  # it may be shown under another name
         return theirs or b"" in mine or any(self.ledger.files.get(name, name) in files for name in names)
+
+    def _is_unheard_of(self, client: MortalClient, names: list[bytes]) -> bool:
+        """Whether a name is neither in what a client has of its directory, nor at a server that it reaches.
+
+        Whoever goes to the other side of a partition finds the directory there, which is neither older nor
+        newer than what he had of it.
+        """
+        core, above = client.venus.core, {(1, 1)}
+        entries = {entry for n in self.site.servers.numbers for entry in self._entries(n, {(1, 1)})}
+        if len(names) > 1:
+            above = {(vnode, unique) for name, vnode, unique in entries if name == names[0]}
+        near = [n for n in self.site.servers.running if not self.site.net.are_cut(client.host, address(n))]
+        known = {name for n in near for name, *_ in self._entries(n, above)}
+        for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
+            identity = core.cache.inodes.identity(ino)
+            if identity is not None and identity[1][1:] in above:
+                image = core.cache.directories.load(ino)
+                known |= set(Directory.parse(image).names()) if image is not None else set()
+        return names[-1] not in known
+
+    def _entries(self, number: int, nodes: set[tuple[int, int]]) -> list[tuple[bytes, int, int]]:
+        """Return the entries of these directories at a server."""
+        rows = self.site.servers.contents(number).items()
+        return [entry for node, row in rows if node in nodes for entry in row[-1]]
 
     def _seen_by_servers(self, names: list[bytes]) -> str:
         """Tell what the servers have under these names, and of that."""
