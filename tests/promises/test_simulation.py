@@ -30,19 +30,17 @@ import trio
 
 from realmfs.cache.errors import CacheFull
 from realmfs.cache.limits import Limits
-from realmfs.cache.objects import Flags, ObjectRow
 from realmfs.control import messages
 from realmfs.control.conflicts import Conflicts
 from realmfs.control.protocol import ControlError
 from realmfs.venus.batch import Why
-from realmfs.venus.core import Core
 from realmfs.venus.events import Replaced, Watcher
 from realmfs.venus.face import Caller
 from realmfs.venus.node import Node
-from realmfs.vice.directory import Directory
 from realmfs.vice.errors import CodaError, Code
-from realmfs.vice.types import Fid, Order, VersionVector
 from tests.group import address
+from tests.promises.holdings import Holdings
+from tests.promises.reasons import Reasons
 from tests.promises.simulated import MARK, Ledger
 from tests.promises.site import ROOT, MortalClient, Site, site
 from tests.repeatable import repeatable
@@ -54,12 +52,6 @@ SEED = first_seed()
 FEW = int(os.environ.get("REALMFS_OPERATIONS") or 150)
 MANY = int(os.environ.get("REALMFS_OPERATIONS") or 10_000)
 SMALL = Limits(bytes=64 << 20, objects=48, log_records=20_000, reserve=0)
-LATELY = 60.0
-"""Seconds for which trouble that is over excuses refusals: servers find each other, and make up."""
-AWAY = frozenset({Code.ETIMEDOUT, Code.EWOULDBLOCK, Code.EAGAIN, Code.ENOSPC})
-"""What servers out of reach may be answered for, ENOSPC by a cache full of what cannot be sent."""
-CONFLICT = frozenset({Code.EISDIR, Code.EINCONS, Code.EROFS, Code.ENOTDIR, Code.ELOOP, Code.EIO})
-"""What may happen to names that lead to several versions."""
 MARKS = re.compile(rb"[fdv]\d{8}")
 OWNER = Caller(ME.uid, ME.gid, 0, kernel=False)
 Act = Callable[[MortalClient, int], Awaitable[None]]
@@ -86,54 +78,13 @@ class Simulation:
         self.known: list[deque[str]] = [deque(maxlen=20) for _ in clients]
         self.own: list[set[bytes]] = [set() for _ in clients]
         self.watchers: list[Watcher | None] = [None for _ in clients]
-        self.listed: list[dict[Fid, VersionVector]] = [{} for _ in clients]
-        """By client, the versions of the directories that it has."""
-        self.trouble_until = 0.0
+        self.holdings = [Holdings(f"client {number}", self.ledger) for number in range(len(clients))]
+        self.reasons = Reasons(where, self.ledger)
         self._open = ExitStack()
         for number in range(len(clients)):
             self.watch(number)
 
     # -- one operation ---------------------------------------------------------------------------------
-
-    def check_versions(self, number: int) -> None:
-        """Fail unless what a client has of each object is of the version that it believes to have."""
-        core, before = self.clients[number].venus.core, self.listed[number]
-        self.listed[number] = {}
-        for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
-            node = core.nodes.in_memory(ino)
-            row = core.cache.objects.load(ino) if node is None else None
-            known = node or row
-            if (node is not None and node.ours) or (row is not None and row.flags & Flags.DIRTY):
-                continue  # it is of no version yet
-            if node is not None and node.content is not None and node.content.filling:
-                continue  # of which it is comes at the end of the fetch
-            if known is None or known.status is None:
-                continue
-            if known.fid.is_directory:
-                data = self._names_here(core, ino)
-                vv = self.listed[number][known.fid] = known.status.vv
-                went_back = vv.compare(before.get(known.fid, vv), ignore_inconsistent=True) is Order.SUBMITS
-                assert not went_back, f"client {number} has {known.name!r} {vv}, had {before[known.fid]}"
-            else:
-                data = self._contents_here(core, node, row)
-            if data is not None:
-                what = f"client {number} has of {known.name!r} {known.fid} {known.status.vv}"
-                self.ledger.holds(known.fid, known.status.vv, data, what)
-
-    def _names_here(self, core: Core, ino: int) -> object:
-        image = core.cache.directories.load(ino)
-        return None if image is None else sorted(Directory.parse(image).items())
-
-    def _contents_here(self, core: Core, node: Node | None, row: ObjectRow | None) -> object:
-        container = node.container if node is not None else row.container if row is not None else None
-        if node is not None and node.content is not None:
-            content = node.content.share()
-        elif container is not None:
-            content = core.cache.containers.open(container)
-        else:
-            return None
-        with content:
-            return content.read(0, MARK) if content.whole else None
 
     async def operate(self, number: int) -> None:
         """Do one thing at one client; a refusal is no promise, but needs a reason."""
@@ -149,7 +100,7 @@ class Simulation:
             self._refused(client, number, act.__name__, Code.ENOENT)
         else:
             self.counts[act.__name__] += 1
-        self.check_versions(number)
+        self.holdings[number].check(client.venus.core)
 
     _at = ""
     """The path that is worked on."""
@@ -160,68 +111,9 @@ class Simulation:
         if self._at in self.known[number]:
             self.known[number].remove(self._at)
         names = [part.encode() for part in self._at.split("/")[2:]]
-        explained = (
-            (code in AWAY and self.is_trouble)
-            or (code is Code.ENOENT and not self.ledger.replaced.isdisjoint(names))
-            or (code in CONFLICT | AWAY | {Code.ENOENT} and self._in_conflict(client, names))
-            or (code is Code.ENOENT and self.is_trouble and self._is_unheard_of(client, names))
+        assert self.reasons.explain(client, names, code), (
+            f"{what} {self._at} at client {number}: {code.name}, {self.reasons.tell(client, names)}"
         )
-        assert explained, (
-            f"{what} {self._at} at client {number}: {code.name}, at {trio.current_time():.1f}, trouble until "
-            f"{self.trouble_until:.1f}, in conflict: {client.venus.core.conflicts.all()}\n"
-            f"{self._seen_by_servers(names)}\n{self.ledger.stories(names)}"
-        )
-
-    @property
-    def is_trouble(self) -> bool:
-        """Whether something is cut off or dead, or was not long ago."""
-        return trio.current_time() < self.trouble_until
-
-    def note_trouble(self) -> None:
-        """Move the end of the present trouble."""
-        if self.site.net.is_cut or set(self.site.servers.running) != set(self.site.servers.numbers):
-            self.trouble_until = trio.current_time() + LATELY
-
-    def _in_conflict(self, client: MortalClient, names: list[bytes]) -> bool:
-        """Whether a client has an object of these names in conflict, or the root, or a server has any."""
-        mine = {node.name for node in client.venus.core.conflicts.all()}
-        theirs = any(self.site.servers.conflicts(n) for n in self.site.servers.numbers)
-        files = {self.ledger.files.get(name, name) for name in mine}  # it may be shown under another name
-        return theirs or b"" in mine or any(self.ledger.files.get(name, name) in files for name in names)
-
-    def _is_unheard_of(self, client: MortalClient, names: list[bytes]) -> bool:
-        """Whether a name is neither in what a client has of its directory, nor at a server that it reaches.
-
-        Whoever goes to the other side of a partition finds the directory there, which is neither older nor
-        newer than what he had of it.
-        """
-        core, above = client.venus.core, {(1, 1)}
-        entries = {entry for n in self.site.servers.numbers for entry in self._entries(n, {(1, 1)})}
-        if len(names) > 1:
-            above = {(vnode, unique) for name, vnode, unique in entries if name == names[0]}
-        near = [n for n in self.site.servers.running if not self.site.net.are_cut(client.host, address(n))]
-        known = {name for n in near for name, *_ in self._entries(n, above)}
-        for ino, _ in core.cache.objects.hoard_after(0, 1 << 30):
-            identity = core.cache.inodes.identity(ino)
-            if identity is not None and identity[1][1:] in above:
-                image = core.cache.directories.load(ino)
-                known |= set(Directory.parse(image).names()) if image is not None else set()
-        return names[-1] not in known
-
-    def _entries(self, number: int, nodes: set[tuple[int, int]]) -> list[tuple[bytes, int, int]]:
-        """Return the entries of these directories at a server."""
-        rows = self.site.servers.contents(number).items()
-        return [entry for node, row in rows if node in nodes for entry in row[-1]]
-
-    def _seen_by_servers(self, names: list[bytes]) -> str:
-        """Tell what the servers have under these names, and of that."""
-        found = []
-        for number in self.site.servers.numbers:
-            contents = self.site.servers.contents(number)
-            entries = {entry for row in contents.values() if isinstance(row[-1], list) for entry in row[-1]}
-            for name, *node in sorted(entry for entry in entries if entry[0] in names):
-                found.append(f"server {number}: {name!r} {node} {contents.get(tuple(node))}")
-        return "\n".join(found)
 
     # -- choosing --------------------------------------------------------------------------------------
 
@@ -371,9 +263,9 @@ class Simulation:
             await self._restart(self.rng.randrange(len(self.clients)))
         elif chance < 0.21:
             await trio.sleep(self.rng.choice([1, 10, 60, 100]))
-        elif chance < 0.26 and not self.is_trouble:
+        elif chance < 0.26 and not self.reasons.is_trouble:
             await self.decide(self.rng.randrange(len(self.clients)))
-        self.note_trouble()
+        self.reasons.note_trouble()
 
     async def decide(self, number: int) -> None:
         """Settle the conflicts that a client knows of, as a person would; of files one version may go."""
@@ -442,7 +334,7 @@ class Simulation:
         self.listen(number)
         await self.clients[number].restart()
         self.counts["client crashes"] += 1
-        self.trouble_until = trio.current_time() + LATELY
+        self.reasons.note_crash()
         self.watch(number)
 
     def watch(self, number: int) -> None:
@@ -454,7 +346,7 @@ class Simulation:
     async def settle(self) -> None:
         """Heal everything, look at everything, wait."""
         await self.site.all_up()
-        self.note_trouble()
+        self.reasons.note_trouble()
         for _ in range(3):
             for client in self.clients:
                 client.realms.network_changed()
