@@ -31,10 +31,7 @@ _FORGOT: Final = frozenset({-2016, -2007})
 
 
 def verdict(result: int) -> Verdict:
-    """Tell what a reply's return code, or the transport's negative number, says of the server (vice.md §7.2).
-
-    Tell what a reply's return code, or the transport's negative number, says of the server (vice.md §7.2).
-    """
+    """Tell what a return code, the server's or the transport's own, says of the server (vice.md §7.2)."""
     if result in _FORGOT:
         return Verdict.FORGOT
     return Verdict.DEAD if result in _DEAD else Verdict.ALIVE

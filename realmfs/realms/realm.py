@@ -50,6 +50,8 @@ class Realm:
         self._rng = random.Random()
         self._lookup_allowed = 0.0
         """When a lost server may cause the next look-up."""
+        self._left: set[Address] = set()
+        """Addresses that were named once and are not any more."""
         self._lost: set[Server] = set()
         """Servers lost since it was last looked for other addresses of theirs."""
 
@@ -65,8 +67,15 @@ class Realm:
 
     @property
     def servers(self) -> list[Server]:
-        """Every server that has been of interest so far."""
-        return list(self._servers.values())
+        """Every server that has been of interest so far, but for those that have left their addresses."""
+        if not self._left:
+            return list(self._servers.values())
+        used = {replica.server for volume in self._volumes.values() for replica in volume.replicas}
+        return [
+            server
+            for server in self._servers.values()
+            if server.address not in self._left or server in used or server.state is not State.DOWN
+        ]
 
     def remembered_servers(self) -> list[Server]:
         """Return every server that is remembered: by name, or as the place of a volume."""
@@ -76,10 +85,7 @@ class Realm:
 
     @property
     def root_servers(self) -> list[Server]:
-        """The servers that the realms file or DNS names, in a new order at each use (realms.md §2 "Order").
-
-        The servers that the realms file or DNS names, in a new order at each use (realms.md §2 "Order").
-        """
+        """The servers that the realms file or DNS names, each time in a new order (realms.md §2 "Order")."""
         return [self.server_at(*entry.address) for entry in in_order(self.known.servers, self._rng)]
 
     def set_root_servers(self, servers: Iterable[RootServer], ttl: float) -> None:
@@ -97,6 +103,7 @@ class Realm:
         """Follow servers whose names have other addresses now: volumes may live there."""
         gone = {address: name for address, name in old.items() if address not in new}
         come = {name: address for address, name in new.items() if address not in old}
+        self._left = (self._left | gone.keys()) - new.keys()
         for address, name in gone.items():
             if name in come:
                 log.info("%s of realm %s is at %s:%d now", name, self.name, *come[name])
@@ -158,6 +165,8 @@ class Realm:
         if now >= self._lookup_allowed:
             self._lookup_allowed = now + MIN_TTL
             self.expires = 0.0
+        else:  # another one was lost just now, and what was found for that says nothing of this one
+            self.expires = min(self.expires, self._lookup_allowed)
         self._lost.add(server)
         self._context.background((self, "sides"), self._look_for_other_sides)
 

@@ -32,7 +32,7 @@ from realmfs.realms.presence import Presence
 from realmfs.realms.probes import TICK, Prober, probe
 from realmfs.realms.realm import Realm
 from realmfs.realms.server import Server, State
-from realmfs.realms.settings import RealmSettings
+from realmfs.realms.settings import RealmSettings, Tls
 from realmfs.realms.tokens import DIRECTORY as TOKEN_DIRECTORY
 from realmfs.realms.tokens import Tokens
 from realmfs.realms.types import Listener
@@ -200,7 +200,10 @@ class Realms:
                     await self._memory.save()
 
     async def _leave_late(self, port: int) -> None:
-        """Note our port; after a crash, take leave in the name of who had the port found there."""
+        """Note our port; after a crash, take leave in the name of who had the port found there.
+
+        Not where TLS is required: there nothing was promised to that port, and nothing may be sent from it.
+        """
         host, self._memory.port = self.context.endpoint.address
         self._memory.touch()
         await self._memory.save()
@@ -208,6 +211,7 @@ class Realms:
             server.address
             for name, known in self._memory.realms.items()
             if known.reached and self.presence.is_online(name) and (realm := self.realm_named(name))
+            if self.context.settings.channels(name).tls is not Tls.REQUIRE
             for server in realm.remembered_servers()
         }
         if not port or port == self._memory.port or not servers:

@@ -7,7 +7,8 @@ never: nobody asked for it |
 
 A *check* is for a call that waits while nothing is heard. Servers that are busy with a call say so only
 every quarter of their keep-alive time (rpc2.md §6), so checks that succeed come at growing intervals while
-the call goes on.
+the call goes on. A call begun after the last check has a user of its own who waits, so it is due one as soon
+as the first was: a server may well die in the middle of its long work.
 """
 
 from typing import TYPE_CHECKING
@@ -71,11 +72,14 @@ class Schedule:
 
         If so the next time is set.
         """
-        started = min((link.started for link in self._server.links.busy), default=None)
-        if started is None:
+        calls = [link.started for link in self._server.links.busy]
+        if not calls:
             self._check_pause = self._settings.silence
             return False
-        if now - max(started, self._server.last_heard or 0.0, self._last_check) < self._check_pause:
+        unchecked = [started for started in calls if started > self._last_check]
+        pause = self._settings.silence if unchecked else self._check_pause
+        began = min(unchecked or calls)
+        if now - max(began, self._server.last_heard or 0.0, self._last_check) < pause:
             return False
         self._last_check = now
         self._check_pause = min(self._check_pause * 2, MAX_CHECK_PAUSE)

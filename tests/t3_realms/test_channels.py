@@ -18,7 +18,7 @@ from realmfs.realms.types import ANYUSER
 from realmfs.rpc2 import accept
 from realmfs.rpc2.errors import BrokenTunnel
 from realmfs.rpc2.header import SECURE_CAPABLE, Header, Op, split
-from realmfs.rpc2.service import Address, TunnelAddress
+from realmfs.rpc2.service import Address, Transport, TunnelAddress
 from realmfs.rpc2.tls import server_context
 from realmfs.rpc2.transfer import BytesSink
 from realmfs.rpc2.tunnel import Tunnel, accept_tunnel
@@ -114,6 +114,21 @@ async def test_with_require_no_datagram_leaves(tmp_path: Path) -> None:
         assert all(peer.asked(TokenExpired) for peer in w.peers)
         assert listeners.datagrams() == 0
         assert listeners.tries == 3
+
+
+async def test_with_require_no_datagram_takes_leave_after_a_crash(tmp_path: Path) -> None:
+    async with channels(tmp_path, Tls.REQUIRE) as (w, listeners):
+        assert await fetched(w) == b"contents"
+        opened: list[Address] = []
+
+        async def open_port(address: Address) -> Transport:
+            opened.append(address)
+            return w.net.transport(address)
+
+        w.realms.context.open_port = open_port
+        await w.realms._leave_late(41_000)
+        assert opened == []
+        assert listeners.datagrams() == 0
 
 
 async def test_with_off_nobody_connects(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 """Servers that die, return, move or forget us: one short wait at most, and everybody is found again."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from realmfs.realms.lookup import Answer, RootServer
+from realmfs.realms.lookup import MIN_TTL, Answer, RootServer
 from realmfs.realms.realms import Realms
 from realmfs.realms.server import State
 from realmfs.realms.settings import RealmSettings
 from realmfs.realms.types import ANYUSER
 from realmfs.rpc2.endpoint import Endpoint
 from realmfs.rpc2.service import Address, Transport
-from realmfs.vice.calls import GetAttr, GetTime, NewConnectFS
+from realmfs.vice.calls import GetAcl, GetAttr, GetTime, NewConnectFS
 from realmfs.vice.errors import CodaError
 from tests.t3_realms.vicepeer import DIRECTORY, FILE, VOLUME, replicated
 from tests.t3_realms.world import CLIENT, HOSTS, World
@@ -43,6 +44,23 @@ async def test_a_dead_server_costs_one_short_wait_then_none(servers: World, slot
     for _ in range(10):
         assert await spent(servers) < 0.05
         await trio.sleep(1)
+
+
+async def test_a_death_in_the_middle_of_a_long_call_costs_others_one_short_wait(servers: World) -> None:
+    """Who waits for the long call is content with checks that become rare; who comes later is not."""
+    servers.net.latency = 0.001
+    await all_up(servers)
+    group = await servers.group()
+    servers.peers[1].delay[GetAcl] = 100.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(group.get_acl, FILE, ANYUSER, patience=90.0))
+        for pause in (5.0, 15.0, 10.0, 7.0):
+            await trio.sleep(pause)
+            assert await spent(servers) < 0.05
+        await trio.sleep(3.0)
+        servers.stop_peer(HOSTS[1])
+        assert await spent(servers) < SHORT
+        nursery.cancel_scope.cancel()
 
 
 async def test_all_are_back_within_two_seconds_of_the_link(servers: World) -> None:
@@ -117,6 +135,46 @@ async def test_a_server_with_a_new_address_is_followed(
     assert [replica.server.address[0] for replica in volume.replicas] == where
     await volume.group.get_attr(FILE, ANYUSER)
     assert moved.asked(GetAttr)
+    shown = {server.address[0]: server.state for server in servers.realms.servers()}
+    assert shown == dict.fromkeys(where, State.UP), "nobody waits for, or is shown, who was at the old address"
+
+
+async def test_a_server_that_is_named_no_more_but_has_volumes_is_waited_for(servers: World) -> None:
+    await all_up(servers)
+    realm = await servers.realm()
+    realm.set_root_servers([entry for entry in realm.known.servers if entry.address[0] != HOSTS[1]], 600.0)
+    await trio.sleep(1.0)
+    servers.stop_peer(HOSTS[1])
+    await spent(servers)
+    servers.peers[1] = await servers.start_peer(HOSTS[1], 1, servers.peers[1])
+    await trio.sleep(5.0)
+    assert all(server.state is State.UP for server in servers.realms.servers())
+    assert len(servers.realms.servers()) == len(HOSTS)
+
+
+async def test_two_servers_that_move_one_after_the_other_are_both_followed(
+    servers: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = list(HOSTS)
+
+    async def find(name: str, *_: object) -> Answer:
+        return Answer(tuple(RootServer(f"s{i}", (host, 2432)) for i, host in enumerate(where)), 86_400.0)
+
+    monkeypatch.setattr(servers.realms._lookup, "find", find)
+    await all_up(servers)
+    (await servers.realm()).set_root_servers((await find("")).servers, 86_400.0)
+    for slot, host in ((1, NEW), (2, "10.0.0.34")):
+        servers.stop_peer(HOSTS[slot])
+        where[slot] = host
+        servers.peers[slot] = await servers.start_peer(host, slot, servers.peers[slot])
+        for peer in servers.peers:
+            peer.volumes |= replicated(VOLUME, *where)
+            peer.volumes["/"] = peer.volumes[f"v{VOLUME:x}"]
+        await spent(servers)
+        await trio.sleep(20.0)
+    await trio.sleep(MIN_TTL)
+    volume = await servers.volume()
+    assert [replica.server.address[0] for replica in volume.replicas] == where
 
 
 async def test_the_scm_is_nobody_special(servers: World) -> None:
