@@ -103,9 +103,9 @@ class Rig:
         """Get the reference client on `node` a token for a user."""
         self.exec(node, "clog", "-pipe", f"{user}@{realm}", user=user, stdin=password + "\n")
 
-    def reintegrate(self, node: str, path: str, within: float = CONTROL_PATIENCE) -> None:
+    def reintegrate(self, node: str, path: str, within: float = 2 * CONTROL_PATIENCE) -> None:
         """Send what the reference client still has to send for the volume of `path`, and wait until it is
-        gone.
+        gone. It waits 15 s and more for each server that it has not missed yet.
         """
         limit = time.monotonic() + within
         while True:

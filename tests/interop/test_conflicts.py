@@ -11,10 +11,11 @@ import pytest
 from bench.ournode import NodeMount, mounted, private_environment, realmfs
 from bench.process import StepError
 from bench.rig import OUR_NODE, Rig
-from tests.interop.nodes import PASSWORDS, REALM, Place, seconds_until
+from tests.interop.fallen import eventually, start_fallen
+from tests.interop.nodes import PASSWORDS, REALM, Place
 from tests.interop.onebyone import through_each_server
 
-pytestmark = pytest.mark.timeout(240)  # each step starts programs on other nodes
+pytestmark = pytest.mark.timeout(480)  # the reference client waits 15 s for each server it has not missed yet
 SENT_WITHIN = 30.0
 FOUND_WITHIN = 40.0
 NOTICED_WITHIN = 30.0  # a server that was cut off
@@ -73,11 +74,12 @@ def alice2(rig: Rig) -> Place:
 @pytest.fixture
 def room(rig: Rig, ours: Ours, alice: Place) -> Iterator[str]:
     """A new directory of alice's with the file `f`, which everybody has seen; its path below the realm."""
+    start_fallen(rig)
     path = f"alice/t{secrets.token_hex(4)}"
     alice.run("mkdir", path)
     alice.write(f"{path}/f", b"common\n")
     alice.below(path).integrate()
-    seconds_until(lambda: _has(ours.place.below(path), "f", b"common\n"), 30)
+    eventually(rig, lambda: _has(ours.place.below(path), "f", b"common\n"), 30)
     yield path
     rig.control("join")
 
@@ -90,7 +92,7 @@ def apart(rig: Rig, ours: Ours, work: Callable[[], None], elsewhere: Callable[[]
         elsewhere()
     finally:
         rig.control("join")
-    seconds_until(lambda: bool(ours.conflicts()), FOUND_WITHIN)
+    eventually(rig, lambda: bool(ours.conflicts()), FOUND_WITHIN)
 
 
 @pytest.mark.parametrize("keep", ["local", "server", "both"])
@@ -109,11 +111,11 @@ def test_two_clients_edit_one_file(rig: Rig, ours: Ours, alice: Place, room: str
     start = time.monotonic()
     (conflict,) = ours.conflicts()
     assert (conflict["kind"], conflict["type"], conflict["path"]) == ("local", "file", f"{REALM}/{room}/f")
-    seconds_until(lambda: ours.pending() == 1, SENT_WITHIN)
+    eventually(rig, lambda: ours.pending() == 1, SENT_WITHIN)
     print(
         f"100 later files were sent beside the conflict, {time.monotonic() - start:.1f} s after it was found"
     )
-    seconds_until(lambda: len(there.names()) == 101, SENT_WITHIN)
+    eventually(rig, lambda: len(there.names()) == 101, SENT_WITHIN)
     assert here.names("f") == ["_localcache", "s1.rig.test", "s2.rig.test", "s3.rig.test"]
     assert here.read("f/_localcache") == b"edited here\n"
     for server in (1, 2, 3):
@@ -131,7 +133,7 @@ def test_two_clients_edit_one_file(rig: Rig, ours: Ours, alice: Place, room: str
     }[keep]
     for place in (here, there):
         for name, data in wanted.items():
-            seconds_until(lambda place=place, name=name, data=data: _has(place, name, data), 20)  # type: ignore[misc]
+            eventually(rig, lambda place=place, name=name, data=data: _has(place, name, data), 20)  # type: ignore[misc]
         assert len([name for name in place.names() if not name.startswith("later")]) == len(wanted)
 
 
@@ -143,13 +145,13 @@ def split_servers(rig: Rig, ours: Ours) -> None:
     """S1 with our node here, s2 and s3 with the second reference client there."""
     rig.control("split", "s2", "s3", "client2")
     rig.exec("client2", "cfs", "checkservers")
-    seconds_until(lambda: ours.servers("down") == 2, NOTICED_WITHIN)
+    eventually(rig, lambda: ours.servers("down") == 2, NOTICED_WITHIN)
 
 
 def join_servers(rig: Rig, ours: Ours) -> None:
     rig.control("join")
     rig.exec("client2", "cfs", "checkservers")
-    seconds_until(lambda: ours.servers("up") == 3, NOTICED_WITHIN)
+    eventually(rig, lambda: ours.servers("up") == 3, NOTICED_WITHIN)
 
 
 @pytest.mark.parametrize("keep", ["s1.rig.test", "s2.rig.test", "both"])
@@ -162,11 +164,11 @@ def test_one_file_is_written_on_both_sides_of_a_split_of_the_servers(
     here.write("f", b"written through s1\n")
     there.write("f", b"written through s2 and s3\n")
     there.integrate()
-    seconds_until(lambda: ours.pending() == 0, SENT_WITHIN)
+    eventually(rig, lambda: ours.pending() == 0, SENT_WITHIN)
     join_servers(rig, ours)
-    seconds_until(lambda: "s1.rig.test" in _entries(here, "f"), FOUND_WITHIN)
+    eventually(rig, lambda: "s1.rig.test" in _entries(here, "f"), FOUND_WITHIN)
     servers = ["s1.rig.test", "s2.rig.test", "s3.rig.test"]
-    seconds_until(lambda: _entries(here, "f") == servers, FOUND_WITHIN)
+    eventually(rig, lambda: _entries(here, "f") == servers, FOUND_WITHIN)
     assert here.read("f/s1.rig.test") == b"written through s1\n"
     for server in (2, 3):
         assert here.read(f"f/s{server}.rig.test") == b"written through s2 and s3\n"
@@ -183,7 +185,7 @@ def test_one_file_is_written_on_both_sides_of_a_split_of_the_servers(
     else:
         kept = b"written through s1\n" if keep.startswith("s1") else b"written through s2 and s3\n"
     assert here.read("f") == kept
-    seconds_until(lambda: _has(there, "f", kept), 20)
+    eventually(rig, lambda: _has(there, "f", kept), 20)
     assert versions(rig, alice2, f"{room}/f") == [kept] * 3
 
 
@@ -198,10 +200,10 @@ def test_both_sides_make_the_same_name_in_one_directory(
     there.write("same", b"through s2 and s3\n")
     there.write("two", b"2\n")
     there.integrate()
-    seconds_until(lambda: ours.pending() == 0, SENT_WITHIN)
+    eventually(rig, lambda: ours.pending() == 0, SENT_WITHIN)
     join_servers(rig, ours)
     above, name = ours.place.below("alice"), room.rpartition("/")[2]
-    seconds_until(lambda: "s1.rig.test" in _entries(above, name), FOUND_WITHIN)
+    eventually(rig, lambda: "s1.rig.test" in _entries(above, name), FOUND_WITHIN)
     # What does not collide the servers may have put together before they gave up.
     assert {"f", "one", "same"} <= set(above.names(f"{name}/s1.rig.test"))
     assert {"f", "same", "two"} <= set(above.names(f"{name}/s2.rig.test"))
@@ -218,7 +220,7 @@ def test_both_sides_make_the_same_name_in_one_directory(
     wanted = {"one": b"1\n", "two": b"2\n", "f": b"common\n"}
     assert {here.read("same"), here.read(other)} == {b"through s1\n", b"through s2 and s3\n"}
     for place in (here, there):
-        seconds_until(lambda place=place: _names(place) == names, 20)  # type: ignore[misc]
+        eventually(rig, lambda place=place: _names(place) == names, 20)  # type: ignore[misc]
         assert {name: place.read(name) for name in wanted} == wanted
     assert there.read("same") == here.read("same")
     assert versions(rig, alice2, f"{room}/{other}") == [here.read(other)] * 3
