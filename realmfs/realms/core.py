@@ -123,6 +123,13 @@ class Core:
         self.prefer(self.fastest(slots))
         return self._primary
 
+    def believed(self, slots: Collection[int]) -> int:
+        """Return the slot, among those that have answered, whose answer is taken. It binds nobody later.
+
+        The primary would else be chosen among the one server that was asked for a piece, again and again.
+        """
+        return self._primary if self._primary in slots else self.fastest(slots)
+
     def fastest(self, slots: Collection[int]) -> int:
         """Return the slot of the server, among these, that has lately answered fastest, or about as fast."""
         times = {slot: self._expected_time(slot) for slot in slots}

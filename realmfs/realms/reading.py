@@ -112,7 +112,7 @@ def agree(
             return Code.ESYNRESOLVE
         else:
             core.context.background(("second phase", fid), partial(_see_second_phase, core, fid))
-            return Agreement(core.primary_of(dominant), dominant, False)
+            return Agreement(core.believed(dominant), dominant, False)
     easy = code is Code.EASYRESOLVE or len(dominant) < len(statuses)
     if easy and not core.sends:  # else it is our own update that has not reached all of them yet
         if code is Code.SUCCESS and _weakly_equal([status.vv for status in statuses.values()]):
@@ -121,7 +121,7 @@ def agree(
             _note_parent(core, fid, statuses)
             core.resolve_later(fid)
     promised = not easy and promise_stands(core, answers, {s: st.callback for s, st in statuses.items()})
-    return Agreement(core.primary_of(dominant), dominant, promised)
+    return Agreement(core.believed(dominant), dominant, promised)
 
 
 def _weakly_equal(vectors: Sequence[VersionVector]) -> bool:

@@ -192,7 +192,7 @@ async def set_acl(
     replies = parse(core, answers, SetAcl.Reply)
     if not replies:
         raise CodaError(Code.EIO)
-    new = replies[core.primary_of(replies)].status
+    new = replies[core.believed(replies)].status
     vv = status.vv.raised(replies).with_store_id(store_id)
     return replace(new, vv=vv, callback=False)
 

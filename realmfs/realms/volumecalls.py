@@ -35,7 +35,7 @@ async def volume_status(core: Core, user: int, patience: Patience) -> VolumeStat
         code = core.collate(answers, patience)
         if code not in (Code.SUCCESS, Code.EASYRESOLVE):
             return code
-        reply = replies[core.primary_of(replies)]
+        reply = replies[core.believed(replies)]
         return VolumeState(reply.status, until_nul(reply.offline), until_nul(reply.motd))
 
     return await core.settle(None, attempt, patience)

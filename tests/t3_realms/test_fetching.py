@@ -166,6 +166,27 @@ async def test_a_promise_saves_asking_the_others(servers: World) -> None:
     assert sum(len(fetches(peer)) for peer in servers.peers) == 1
 
 
+async def test_a_server_that_became_slow_is_left_in_the_middle_of_a_stream(servers: World) -> None:
+    """The time to look at the choice again may come while its server, and no other, is being asked."""
+    group = await servers.group()
+    await group.get_attr(FILE, ANYUSER)
+    core = group.core
+
+    async def piece() -> int:
+        known, before = servers.peers[0].objects[FILE], [len(fetches(peer)) for peer in servers.peers]
+        await group.fetch(
+            FILE, ANYUSER, Bytes(), vv=known.vv, length=len(known.data), offset=2, count=2, ask_all=False
+        )
+        asked = [len(fetches(peer)) - n for peer, n in zip(servers.peers, before, strict=True)]
+        return asked.index(1)
+
+    core.prefer(1)
+    core._primary_until = trio.current_time() + servers.net.latency
+    assert await piece() == 1
+    core.servers[1].answered_in(2.0)
+    assert await piece() != 1
+
+
 async def test_another_version_than_the_known_one(servers: World) -> None:
     group = await servers.group()
     into = Bytes()
