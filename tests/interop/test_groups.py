@@ -24,8 +24,9 @@ SENT_WITHIN = 200.0
 HOSTS = ("10.79.0.11", "10.79.0.12", "10.79.0.13")
 SERVERS = (1, 2, 3)
 PROMISES = 1000
-SLOW = "16mbit"
+SLOW = "8mbit"
 """What the servers may send that shall not be the one that data comes from."""
+ROUND_TRIPS = 10
 TRIES = 3
 """How often a copy is begun until the server that shall die is the one that sends at 30 %."""
 
@@ -116,7 +117,7 @@ def differences(one: Path, other: Path) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_nobody_notices_the_death_of_the_server_that_sends(
     rig: Rig, mount: NodeMount, tmp_path: Path
 ) -> None:
@@ -129,6 +130,8 @@ def test_nobody_notices_the_death_of_the_server_that_sends(
     start = time.monotonic()
     top.run("cp", str(source), name)
     print(f"{SIZE >> 20} MiB written: {time.monotonic() - start:.1f} s; sent: {drained(mount):.1f} s")
+    for _ in range(ROUND_TRIPS):  # they were long while so much was written, and nobody has asked since
+        mount.command("servers", "--check")
     for number in SERVERS:
         for attempt in range(TRIES):
             mount.command("cache", "flush", f"{top.top}/{name}")
@@ -153,7 +156,7 @@ def _copy_with_a_death(
     """Copy a file, and crash its sender at 30 %: server `number`, since the others are made slow until then.
 
     Return who it was, and what the copier tells. The client notices within some 15 s for each of the others
-    whom it took for faster; that is less than 30 % at their rate.
+    whom it took for faster; that is a tenth of the file at their rate.
     """
     others = [other for other in SERVERS if other != number]
     crashed: list[int] = []

@@ -136,7 +136,9 @@ async def test_a_server_with_a_new_address_is_followed(
     await volume.group.get_attr(FILE, ANYUSER)
     assert moved.asked(GetAttr)
     shown = {server.address[0]: server.state for server in servers.realms.servers()}
-    assert shown == dict.fromkeys(where, State.UP), "nobody waits for, or is shown, who was at the old address"
+    assert shown == dict.fromkeys(where, State.UP), (
+        "nobody waits for, or is shown, who was at the old address"
+    )
 
 
 async def test_a_server_that_is_named_no_more_but_has_volumes_is_waited_for(servers: World) -> None:
