@@ -169,6 +169,7 @@ class TreeOfRealms(Tree[Place]):
             if self.node_at(names) is not None:
                 above.expand()
                 return True
+            await self.filter(above, "")
             await self._load_at_last(above)
         return False
 
@@ -181,6 +182,17 @@ class TreeOfRealms(Tree[Place]):
             children = (child for child in node.children if child.data is not None)
             node = next((child for child in children if child.data and child.data.name == name), None)
         return node
+
+    def node_of(self, place: Place) -> Node | None:
+        """Return the node of a place, if it is in the tree."""
+        return self.node_at([name for name in place.path.split("/") if name])
+
+    async def filter(self, node: Node, part: str) -> None:
+        """Show of a directory the names only that hold `part`."""
+        if node.data is not None:
+            node.data.filter = part
+            node.refresh()
+            await self.show_entries(node)
 
     async def _load_at_last(self, node: Node) -> None:
         """Load a directory, after whoever loads it already."""

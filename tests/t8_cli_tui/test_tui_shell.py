@@ -124,6 +124,11 @@ def test_events_are_filtered_paused_and_exported(home: Home, monkeypatch: pytest
         await until(pilot, lambda: bool(list(home.top.glob("realmfs-events-*.jsonl"))))
         await pilot.press("space")
         await until(pilot, lambda: "event 22" in screen_text(app))
+        assert "event !1" in screen_text(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "event 11" in screen_text(app) and "event !1" not in screen_text(app))
+        await pilot.press("slash", *"event !1", "enter")
+        await until(pilot, lambda: "event 11" not in screen_text(app))
 
     drive(home.socket, script)
     (exported,) = home.top.glob("realmfs-events-*.jsonl")

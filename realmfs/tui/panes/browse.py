@@ -57,12 +57,13 @@ class BrowsePane(Pane):
         Binding("l", "cursor_in", "In", show=False),
         Binding("j", "cursor(1)", "Down", show=False),
         Binding("k", "cursor(-1)", "Up", show=False),
-        Binding("escape", "leave_filter", "Back", show=False),
+        Binding("escape", "show_all", "Show all", show=False),
     ]
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._mount_point: str | None = None
+        self._filtered: Place | None = None  # the directory whose filter is in the field
 
     def compose(self) -> ComposeResult:
         """Put the tree beside the details, the path above both."""
@@ -158,30 +159,40 @@ class BrowsePane(Pane):
     # actions
 
     def action_filter(self) -> None:
-        """Filter the names of the directory at the cursor."""
-        field = self.query_one("#browse-filter", Input)
-        field.display = True
-        self.screen.set_focus(field)
-
-    def action_leave_filter(self) -> None:
-        """Back to the tree; an empty filter goes away."""
-        field = self.query_one("#browse-filter", Input)
-        field.display = bool(field.value)
-        self.screen.set_focus(self.files)
-
-    @on(Input.Submitted)
-    def _filtered(self) -> None:
-        self.action_leave_filter()
-
-    @on(Input.Changed)
-    def _filter_changed(self, message: Input.Changed) -> None:
+        """Filter the names of the directory at the cursor; Enter keeps the filter, esc takes it away."""
         node = self.files.cursor_node or self.files.root
         while not (node.allow_expand and node.is_expanded) and node.parent is not None:
             node = node.parent
-        if node.data is not None:
-            node.data.filter = message.value
-            self.files.move_cursor(node)
-            self.ask(self.files.show_entries, node, group="filter", alone=True)
+        self.files.move_cursor(node)
+        self._filtered = node.data
+        field = self.query_one("#browse-filter", Input)
+        with field.prevent(Input.Changed):
+            field.value = "" if node.data is None else node.data.filter
+        field.display = True
+        self.screen.set_focus(field)
+
+    def action_show_all(self) -> None:
+        """Take away the filter of the directory at the cursor, or above it."""
+        node = self.files.cursor_node
+        if self._filtered is not None:
+            node = self.files.node_of(self._filtered)
+        self._leave_field()
+        while node is not None and node.data is not None and not node.data.filter:
+            node = node.parent
+        if node is not None:
+            self.ask(self.files.filter, node, "", group="filter", alone=True)
+
+    @on(Input.Submitted)
+    def _leave_field(self) -> None:
+        self._filtered = None
+        self.query_one("#browse-filter").display = False
+        self.screen.set_focus(self.files)
+
+    @on(Input.Changed)
+    def _filter_changed(self, message: Input.Changed) -> None:
+        node = None if self._filtered is None else self.files.node_of(self._filtered)
+        if node is not None:
+            self.ask(self.files.filter, node, message.value, group="filter", alone=True)
 
     def action_fetch(self, all_below: bool) -> None:
         """Bring the object here, or all below it."""

@@ -38,7 +38,7 @@ class EventsPane(Pane):
         Binding("space", "pause", "Pause"),
         Binding("e", "export", "Export"),
         Binding("x", "clear", "Clear"),
-        Binding("escape", "leave_filter", "Back", show=False),
+        Binding("escape", "show_all", "Show all", show=False),
     ]
 
     def __init__(self, link: Link) -> None:
@@ -83,11 +83,10 @@ class EventsPane(Pane):
         field.display = True
         self.screen.set_focus(field)
 
-    def action_leave_filter(self) -> None:
-        """Back to the log; an empty filter goes away."""
-        field = self.query_one(Input)
-        field.display = bool(field.value)
-        self.screen.set_focus(self.query_one(RichLog))
+    def action_show_all(self) -> None:
+        """Take the filter away."""
+        self.query_one(Input).value = ""
+        self.on_input_submitted()
 
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter what is there anew."""
@@ -100,8 +99,10 @@ class EventsPane(Pane):
         self._rewrite()
 
     def on_input_submitted(self) -> None:
-        """The filter stands."""
-        self.action_leave_filter()
+        """The filter stands, and is shown."""
+        field = self.query_one(Input)
+        field.display = bool(field.value)
+        self.screen.set_focus(self.query_one(RichLog))
 
     def action_pause(self) -> None:
         """Hold the log, or go on and catch up."""
