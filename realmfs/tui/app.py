@@ -1,14 +1,16 @@
 """The application: the status line, the tabs, the panes, and the line to the daemon."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import App, ComposeResult, ScreenStackError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.events import Event, InputEvent
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -131,9 +133,10 @@ class RealmfsApp(App[None]):
 
     def _offer(self, reason: str) -> None:
         """Say where a daemon would mount; reading the settings must not delay the first paint."""
-        banner = self.query_one(Banner)
-        if banner.display and not self.link.foreign:
-            banner.tell(reason, offer_of(self._config))
+        with suppress(NoMatches, ScreenStackError):  # the interface may be ending when the timer comes
+            banner = self.query_one(Banner)
+            if banner.display and not self.link.foreign:
+                banner.tell(reason, offer_of(self._config))
 
     def link_events(self, events: Sequence[DaemonEvent], lost: int) -> None:
         """Pass on what happened."""
@@ -147,10 +150,11 @@ class RealmfsApp(App[None]):
     async def _status(self) -> None:
         try:
             status = await self.link.call("daemon.status")
+            tokens = await self.link.entries("tokens.list")
         except (NoDaemonError, ControlError):
             return  # the line says so itself
         for line in self.query(StatusLine):  # none if the screen has gone meanwhile
-            line.tell(status)
+            line.tell(status, tokens)
         for tab in self.query("#conflicts").results(Tab):
             number = [pane.key for pane in PANES].index("conflicts") + 1
             mark = Text("!", "bold red") if status.get("conflicts", 0) else ""

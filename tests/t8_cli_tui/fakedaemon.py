@@ -59,7 +59,7 @@ class FakeDaemon:
         while line := await reader.readline():
             request = json.loads(line)
             method, params = request["method"], request["params"]
-            if method not in ("daemon.status", HELLO):
+            if method not in ("daemon.status", "tokens.list", HELLO):
                 self.calls.append((method, params))
             answer = self.answers.get(method, {})
             if callable(answer):

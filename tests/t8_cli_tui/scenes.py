@@ -61,6 +61,7 @@ def server(number: int, state: str = "up", reason: str = "") -> Any:
         "realm": REALM, "address": f"10.0.0.{number}:2432", "name": f"coda{number}.{REALM}", "state": state,
         "round_trip": 0.0123 if state == "up" else None, "bandwidth": 3e6 if state == "up" else None,
         "last_heard": 2.0 if state == "up" else 400.0, "protection": "UDP, AES-CCM", "reason": reason,
+        "callbacks": 42 if state == "up" else 0,
     }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def volume(pending: int = 0, state: str = "reachable", why: str = "") -> Any:
     return {
         "realm": REALM, "name": "u.alice", "id": "7f000002", "pending": pending, "state": state, "why": why,
         "reachable": state == "reachable", "pending_bytes": 24576, "oldest": time.time() - 140,
-        "refused": 1 if pending else 0,
+        "refused": 1 if pending else 0, "servers": [f"10.0.0.{number}:2432" for number in (1, 2, 3)],
     }  # fmt: skip
 
 

@@ -80,6 +80,12 @@ def test_without_a_daemon(tmp_path: Path) -> None:
     drive(tmp_path / "none", script)
 
 
+def test_the_offer_to_start_a_daemon_may_come_when_the_screen_has_gone(tmp_path: Path) -> None:
+    app = RealmfsApp(tmp_path / "none")
+    app._offer("there is no screen yet, or none any more")
+    assert not app.screen_stack
+
+
 def test_keys_are_all_told(tmp_path: Path) -> None:
     """Every key has words in the help, and the footer fits 80 columns."""
 

@@ -6,11 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 from realmfs.tui.app import RealmfsApp
 from realmfs.tui.dialogs import Confirm, Form
+from realmfs.tui.groups import group_rows
+from realmfs.tui.statusline import login
 from realmfs.tui.table import Rows
 from tests.t8_cli_tui.conftest import Home
 from tests.t8_cli_tui.pilot import drive, screen_text, until
@@ -99,3 +102,50 @@ def test_a_table_shows_what_it_was_told_last(seed: int) -> None:
                 await pilot.pause()
 
     asyncio.run(run())
+
+
+def volume(name: str, *places: int, state: str = "reachable") -> dict[str, object]:
+    return {
+        "realm": "r",
+        "name": name,
+        "servers": [f"10.0.0.{place}:2432" for place in places],
+        "state": state,
+    }
+
+
+def test_groups_say_who_holds_what_and_how_many_are_there() -> None:
+    servers = [
+        {"realm": "r", "address": f"10.0.0.{place}:2432", "name": f"s{place}.r", "state": state}
+        for place, state in ((1, "up"), (2, "down"), (3, "up"))
+    ]
+    volumes = [volume("b", 1, 2, 3), volume("a", 3, 2, 1), volume("one", 2), volume("w", 1, 3)]
+    volumes.append(volume("lost", 9))
+    rows = [tuple(str(cell) for cell in row) for row in group_rows(volumes, servers).values()]
+    assert rows == [
+        ("r", "s1, s2, s3", "◐ 2 of 3", "2 volumes: a, b"),
+        ("r", "s1, s3", "● 2 of 2", "1 volume: w"),
+        ("r", "s2", "○ 0 of 1", "1 volume: one"),
+        ("r", "10.0.0.9", "○ 0 of 1", "1 volume: lost"),
+    ]
+    (row,) = group_rows([volume("x", 1, 3, state="resolving")], servers).values()
+    assert str(row[2]) == "◐ 2 of 2, resolving"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ([], ""),
+        ([{"state": "valid", "ends": 3700.0}], ""),
+        ([{"state": "valid", "ends": None}], ""),
+        (
+            [{"state": "valid", "ends": 9000.0}, {"state": "valid", "ends": 2400.0}],
+            "login ends in 40 min: 5, l",
+        ),
+        ([{"state": "valid", "ends": 2400.0}, {"state": "expired", "ends": 0.0}], "! log in: 5, l"),
+        ([{"state": "missing", "ends": None}], "! log in: 5, l"),
+    ],
+)
+def test_the_line_at_the_top_says_when_somebody_must_log_in(
+    tokens: list[dict[str, object]], said: str
+) -> None:
+    assert Text.from_markup(login(tokens, 0.0)).plain == said

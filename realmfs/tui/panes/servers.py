@@ -1,4 +1,4 @@
-"""Servers and tokens: who is up, how far away and how protected; who we are there, and for how long."""
+"""Servers, groups and tokens: who is up, how far away, how protected; who holds what; who we are there."""
 
 import getpass
 import time
@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from realmfs.control.words import age, size
 from realmfs.tui.dialogs import Confirm, Form
+from realmfs.tui.groups import HEADS, group_rows
 from realmfs.tui.link import Link
 from realmfs.tui.pane import Pane
 from realmfs.tui.table import Cell, Rows
@@ -24,7 +25,7 @@ _TOKENS = {"valid": "green", "expired": "red", "missing": "yellow"}
 
 
 class ServersPane(Pane):
-    """The servers of all realms over the tokens in them."""
+    """The servers of all realms, over the groups in which they hold volumes, over the tokens."""
 
     key = "servers"
     title = "Servers & tokens"
@@ -45,11 +46,27 @@ class ServersPane(Pane):
         """Put one table over the other."""
         yield Static("Servers", classes="heading")
         yield Rows(
-            ("realm", "server", "state", "round trip", "bandwidth", "heard", "protection / reason"),
+            (
+                "realm",
+                "server",
+                "state",
+                "round trip",
+                "bandwidth",
+                "callbacks",
+                "heard",
+                "protection / reason",
+            ),
             id="servers-table",
             shrink=("protection / reason", "server", "realm"),
-            drop=("bandwidth", "heard"),
+            drop=("callbacks", "bandwidth", "heard"),
             empty="No server met yet. Go to a realm first: 1, then g.",
+        )
+        yield Static("Groups", classes="heading")
+        yield Rows(
+            HEADS,
+            id="groups-table",
+            shrink=("volumes", "group", "realm"),
+            empty="No volume is known yet.",
         )
         yield Static("Tokens", classes="heading")
         yield Rows(
@@ -65,19 +82,22 @@ class ServersPane(Pane):
             self.query_one("#servers-table").focus()
 
     async def load(self) -> None:
-        """Ask for both."""
-        realms = await self._load_servers(False)
+        """Ask for all of it."""
+        servers = await self._load_servers(False)
+        volumes = await self.link.entries("volumes.list")
+        self.query_one("#groups-table", Rows).show_rows(group_rows(volumes, servers))
+        realms = sorted({server["realm"] for server in servers})
         tokens = await self.link.entries("tokens.list")
         rows = {realm: (realm, "-", Text("not logged in: l", "dim"), "-", "-") for realm in realms}
         rows |= {token["realm"]: _token_row(token) for token in tokens}
         self.query_one("#tokens-table", Rows).show_rows(rows)
 
-    async def _load_servers(self, check: bool) -> Sequence[str]:
-        """Ask for the servers and show them; return their realms."""
+    async def _load_servers(self, check: bool) -> Sequence[Mapping[str, Any]]:
+        """Ask for the servers, show and return them."""
         servers = await self.link.entries("servers.list", check=check)
         rows = {f"{server['realm']} {server['address']}": self._server_row(server) for server in servers}
         self.query_one("#servers-table", Rows).show_rows(rows)
-        return sorted({server["realm"] for server in servers})
+        return servers
 
     def _server_row(self, server: Mapping[str, Any]) -> Sequence[Cell]:
         key = f"{server['realm']} {server['address']}"
@@ -95,6 +115,7 @@ class ServersPane(Pane):
                 None if bandwidth is None else f"{size(bandwidth)}/s",
                 _history(self._bandwidths, key, bandwidth),
             ),
+            str(server["callbacks"]),
             "never" if server["last_heard"] is None else f"{age(server['last_heard'])} ago",
             server["reason"] or server["protection"],
         )
