@@ -42,7 +42,8 @@ class Holdings:
             if known.fid.is_directory:
                 self._listed[known.fid] = vv
                 old = before.get(known.fid, vv)
-                assert vv.compare(old, ignore_inconsistent=True) is not Order.SUBMITS, f"{what}, had {old}"
+                older = vv.compare(old, ignore_inconsistent=True) is Order.SUBMITS
+                assert not older or vv.store_id == old.store_id, f"{what}, had {old}"
             data = names_in(core, ino) if known.fid.is_directory else _contents(core, node, row)
             if data is not None:
                 self._ledger.holds(known.fid, vv, data, what)
