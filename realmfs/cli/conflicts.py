@@ -83,7 +83,7 @@ def show_one(client: Client, path: str, as_json: bool) -> None:
             one["type"],
             size(one["size"]),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["mtime"])),
-            one["author"],
+            printable(one["by"]),
             one["version"],
         )
         for one in found["versions"]

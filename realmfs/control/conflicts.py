@@ -17,6 +17,7 @@ import trio
 
 from realmfs.cache.log import LogEntry
 from realmfs.control import messages
+from realmfs.control.conflictwords import TYPES, version_info, why_refused
 from realmfs.control.messages.pages import PAGE, ConflictPage
 from realmfs.control.pages import breathe, numbers_of, size_of
 from realmfs.control.protocol import INVALID_PARAMS, ControlError
@@ -29,8 +30,7 @@ from realmfs.venus.flight import full_record
 from realmfs.venus.node import Node
 from realmfs.venus.reenact import Importer
 from realmfs.venus.venus import Venus
-from realmfs.venus.versions import Version
-from realmfs.vice.errors import CodaError, Code
+from realmfs.vice.errors import CodaError
 from realmfs.vice.fixfile import FixFileError, format_fix_file, parse_fix_file
 from realmfs.vice.types import ObjectType
 
@@ -41,7 +41,6 @@ _MOST_KEPT = 20
 _MOST_KEPT_BYTES = 1 << 30
 _CONTENTS_LIMIT = 64 << 20
 _SENT_WITHIN = 8.0
-_TYPES = {1: "file", 2: "directory", 3: "link"}
 
 
 class Conflicts:
@@ -111,7 +110,10 @@ class Conflicts:
         versions = await self._venus.versions.all(caller, node)
         path = self._path(node)
         shown = self._core.conflicts.shown(node) is not node
-        return self._info(node, [self._version(path, one, shown=shown) for one in versions])
+        realms = self._core.volumes.realms
+        known = realms.tokens.all() if realms is not None else []
+        tokens = [held for held in known if held.uid == caller.uid]
+        return self._info(node, [version_info(path, one, shown, tokens) for one in versions])
 
     def _info(self, node: Node, versions: list[messages.VersionInfo]) -> messages.ConflictInfo:
         core = self._core
@@ -119,7 +121,7 @@ class Conflicts:
         heir = core.conflicts.heir(node.ino)
         given = [heir[1]] if heir is not None else []
         resting = len(self._venus.discarder.resting_on(node.ino)) - len(held) - len(given) if held else 0
-        reasons = [str(CodaError(Code.of(entry.reason))) for entry in held[:1]]
+        reasons = [why_refused(entry.reason) for entry in held[:1]]
         if node.conflict:
             reasons.append("the servers have different versions and cannot merge them")
         return messages.ConflictInfo(
@@ -129,7 +131,7 @@ class Conflicts:
             volume=node.volume.name,
             fid=str(node.fid),
             kind=core.conflicts.kind(node),
-            type=_TYPES[int(node.type)],
+            type=TYPES[int(node.type)],
             reason="; ".join(reasons),
             changes=[type(full_record(core, entry)).__name__.lower() for entry in [*held, *given]],
             uid=held[0].uid if held else None,
@@ -140,25 +142,6 @@ class Conflicts:
 
     def _path(self, node: Node) -> str:
         return self._core.path(self._core.conflicts.shown(node)).lstrip("/")
-
-    def _version(self, path: str, version: Version, *, shown: bool) -> messages.VersionInfo:
-        """Describe a version; without a view (`shown` False) ours is the object itself."""
-        status = version.node.status
-        assert status is not None
-        name = os.fsdecode(version.name)
-        replica = version.replica
-        return messages.VersionInfo(
-            name=name,
-            path=f"{path}/{name}" if shown else path,
-            server=str(replica.server) if replica is not None else None,
-            type=_TYPES[int(status.type)],
-            size=status.length,
-            mtime=float(status.date),
-            author=status.author,
-            owner=status.owner,
-            mode=status.mode,
-            version=str(status.vv),
-        )
 
     async def _find(self, caller: Caller, number: int | None, path: str | None) -> Node:
         if (number is None) == (path is None):

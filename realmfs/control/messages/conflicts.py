@@ -30,6 +30,8 @@ class VersionInfo:
     owner: int
     mode: int
     version: str
+    by: str = ""
+    """Its author, for people: a name, as far as one is known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def versions(told: Conflict) -> Group:
             one["type"],
             size(one["size"]),
             moment(int(one["mtime"] * 1e9)),
-            f"by {one['author']}",
+            f"by {printable(one.get('by') or str(one['author']))}",
         )
     return Group(Text(str(told["reason"]), "bold"), table)
 
