@@ -83,7 +83,7 @@ def show_one(client: Client, path: str, as_json: bool) -> None:
             one["type"],
             size(one["size"]),
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["mtime"])),
-            printable(one["by"]),
+            printable(one.get("by") or str(one["author"])),
             one["version"],
         )
         for one in found["versions"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-VERSION = 1
+VERSION = 2
 """Of the methods and messages: raised by every change that a caller of the version before would notice."""
 HELLO = "hello"
 LINE_LIMIT = 1 << 20

@@ -1,6 +1,5 @@
 """What is said of conflicts to people."""
 
-import os
 import pwd
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +26,9 @@ def test_a_refusal_says_what_others_did(code: Code, said: str) -> None:
 
 
 def test_who_made_a_version() -> None:
-    assert local_author(os.getuid()) == pwd.getpwuid(os.getuid()).pw_name
-    assert local_author(3_999_999) == "uid 3999999"
+    known = pwd.getpwall()[0]
+    assert local_author(known.pw_uid) == pwd.getpwuid(known.pw_uid).pw_name
+    assert local_author(3_999_999_999) == "uid 3999999999"
     token = SimpleNamespace(clear=SimpleNamespace(vice_id=7))
     held: Any = [SimpleNamespace(realm="r", user=user, token=token) for user in ("", "ann")]
     assert author(7, "r", held) == "ann (7)"
