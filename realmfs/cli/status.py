@@ -12,6 +12,7 @@ from realmfs.cli.failure import Exit, Failure
 from realmfs.cli.indicator import look, looks, lost
 from realmfs.cli.show import print_json
 from realmfs.control.client import Client, NoDaemonError
+from realmfs.control.protocol import ControlError
 from realmfs.control.words import age, counted, size, to_log_in, waiting
 
 
@@ -45,10 +46,13 @@ def _show_short(path: Path, follow: bool, as_json: bool) -> None:
     try:
         with Client(path) as client:
             now = look(client)
-    except NoDaemonError as error:
-        click.echo(lost(error).json() if as_json else lost(error).text)
-        raise click.exceptions.Exit(Exit.NO_DAEMON) from None
+        status = Exit.DONE
+    except (NoDaemonError, ControlError) as error:
+        now = lost(error)
+        status = Exit.NO_DAEMON if isinstance(error, NoDaemonError) else Exit.FAILED
     click.echo(now.json() if as_json else now.text)
+    if status:
+        raise click.exceptions.Exit(status)
 
 
 def _show(status: dict[str, Any], tokens: Iterable[dict[str, Any]]) -> None:

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from realmfs.cli import doctor
-from realmfs.cli.indicator import indicator, looks
+from realmfs.cli.indicator import indicator, looks, lost
 from realmfs.cli.main import COMMANDS, main
 from realmfs.cli.metrics import render
+from realmfs.control.protocol import ControlError
 from tests.t8_cli_tui.conftest import REPOSITORY, Home
 from tests.t8_cli_tui.test_login import PASSWORD, REALM, served, start
 
@@ -115,6 +116,8 @@ def test_the_status_bar_without_a_daemon(home: Home) -> None:
     assert home.run("status", "--short", status=3) == "not running\n"
     told = json.loads(home.run("status", "--short", "--json", status=3))
     assert (told["class"], "realmfs mount" in told["tooltip"]) == ("stopped", True)
+    foreign = lost(ControlError(-1, "another version"))
+    assert (foreign.alt, foreign.text, foreign.tooltip) == ("trouble", "trouble", "another version")
     assert "--short" in home.run("status", "--follow", status=2)
 
 
