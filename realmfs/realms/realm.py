@@ -233,9 +233,9 @@ class Realm:
 
     async def volume_by_id(self, volume: int, *, patience: float | None = None) -> Volume:
         """Return a volume by its id. Raises as `volume`."""
-        if volume in self._volumes and not self._is_stale(volume):
-            return self._volumes[volume]
         place = self.known.by_id(volume)
+        if place is None and volume in self._volumes and not self._is_stale(volume):
+            return self._volumes[volume]
         return await self._volume(place.name if place else str(volume), place, patience)
 
     def known_volume(self, volume: int) -> Volume | None:
@@ -270,8 +270,13 @@ class Realm:
             log.info("realm %s: asking again: %s", self.name, error)
 
     async def _relocate(self, name: str) -> None:
+        place = self.known.volumes.get(name)
+        if place is not None and name == _name_of_unnamed(place.id):
+            asked = str(place.id)
+        else:
+            asked = name
         try:
-            await self._locate(name, None)
+            await self._locate(asked, None)
         except CodaError as error:
             if error.code is Code.ENXIO:
                 log.info("realm %s has no volume %s any more", self.name, name)
@@ -298,7 +303,7 @@ class Realm:
             raise CodaError(Code.EIO, f"volume {name} of {self.name} is on no server")
         old = self.known.by_id(info.id)
         if name == str(info.id):
-            name = old.name if old else f"{info.id:08x}"
+            name = old.name if old else _name_of_unnamed(info.id)
         reached = await within_reach(
             [places[slot] for slot in sorted(places)], self.server_at, self.root_servers
         )
@@ -368,3 +373,8 @@ class Realm:
         if answers[0].code is not Code.SUCCESS:
             raise CodaError(answers[0].code, f"realm {self.name}")
         return answers[0]
+
+
+def _name_of_unnamed(volume: int) -> str:
+    """Return what a volume is called here that was only asked for by its id; no server knows that name."""
+    return f"{volume:08x}"

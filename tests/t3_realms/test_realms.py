@@ -91,6 +91,19 @@ async def test_a_volume_that_moves(servers: World) -> None:
     assert servers.events.count("up") == 2, "all that was promised is void"
 
 
+async def test_a_volume_known_by_its_id_alone_is_followed(servers: World) -> None:
+    """Its name here is made up, and means nothing to servers."""
+    realm = await servers.realm()
+    volume = await realm.volume_by_id(VOLUME)
+    there = replicated(VOLUME, *HOSTS[:2])
+    servers.each(lambda peer: peer.volumes.update(there))
+    await trio.sleep(700)
+    assert await realm.volume_by_id(VOLUME) is volume
+    await trio.sleep(1)
+    assert realm.known.by_id(VOLUME) is not None
+    assert len(volume.replicas) == 2
+
+
 async def test_a_volume_that_is_gone(servers: World) -> None:
     realm = await servers.realm()
     await realm.volume("/")
