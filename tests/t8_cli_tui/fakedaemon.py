@@ -24,6 +24,8 @@ Answers = Mapping[str, Any]
 """By method: a result, a file's contents, a ControlError, or a function of the parameters that gives one."""
 
 
+SILENCE = object()
+"""An answer that does not come."""
 PAGED = (
     "changes.list", "conflicts.list", "hoard.list", "hoard.profiles",
     "realms.list", "servers.list", "tokens.list", "volumes.list",
@@ -64,6 +66,8 @@ class FakeDaemon:
             answer = self.answers.get(method, {})
             if callable(answer):
                 answer = answer(params)
+            if answer is SILENCE:
+                continue
             if isinstance(answer, bytes):
                 _pass_contents(writer, request["id"], answer)
                 continue

@@ -21,9 +21,9 @@ from realmfs.tui.dialogs import Confirm, Form
 from realmfs.tui.panes.events import EventsPane
 from realmfs.tui.starting import Banner
 from realmfs.tui.tree import TreeOfRealms
-from tests.t8_cli_tui.fakedaemon import FakeDaemon, drive_fake
+from tests.t8_cli_tui.fakedaemon import SILENCE, FakeDaemon, drive_fake
 from tests.t8_cli_tui.pilot import screen_text, until
-from tests.t8_cli_tui.scenes import BUSY, CONFLICTS, EVENTS, REALM, WALKING, entry
+from tests.t8_cli_tui.scenes import BUSY, CONFLICTS, EVENTS, READY, REALM, WALKING, entry
 
 Asked = tuple[str, Mapping[str, Any]]
 
@@ -138,6 +138,25 @@ def test_keys_ask_the_daemon_for_what_they_say(pane: str, tmp_path: Path) -> Non
         "changes.discard": {"file": "kept.tar"},
     }
     drive_fake(tmp_path, answers, script)
+
+
+def test_a_walk_is_shown_though_what_is_missing_is_told_only_at_its_end(tmp_path: Path) -> None:
+    """The daemon looks what is missing before a walk or after it: who asks when one has begun must wait."""
+
+    async def script(app: RealmfsApp, pilot: Pilot[None], daemon: FakeDaemon) -> None:
+        await ready(app, pilot, "hoard")
+        await until(pilot, lambda: "Ready to unplug" in screen_text(app))
+        asked = daemon.calls.count(("hoard.verify", {}))
+        daemon.answers = {**daemon.answers, "hoard.verify": SILENCE}
+        await pilot.press("r")
+        await until(pilot, lambda: daemon.calls.count(("hoard.verify", {})) > asked)
+        daemon.answers = {**daemon.answers, "hoard.status": WALKING["hoard.status"]}
+        await until(pilot, lambda: "Walking" in screen_text(app))
+        daemon.answers = {**daemon.answers, "hoard.status": READY["hoard.status"]}
+        daemon.answers = {**daemon.answers, "hoard.verify": READY["hoard.verify"]}
+        await until(pilot, lambda: "Ready to unplug" in screen_text(app))
+
+    drive_fake(tmp_path, READY, script)
 
 
 def test_a_walk_under_way_is_stopped(tmp_path: Path) -> None:

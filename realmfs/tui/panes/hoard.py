@@ -130,7 +130,8 @@ class HoardPane(Pane):
         self.query_one("#hoard-cache", Static).update(cache_line(usage))
         if self._look and not self._walking:
             self._look = False
-            await self._load_missing(status["entries"])
+            # Not awaited: one that comes when a walk has just begun is answered at the walk's end.
+            self.ask(self._load_missing, status["entries"], group="missing", alone=True)
         if status["walking"]:
             self.mark_stale()
 
@@ -151,6 +152,7 @@ class HoardPane(Pane):
         bar = self.query_one("#hoard-progress", ProgressBar)
         bar.display = self._walking
         if self._walking:
+            self.workers.cancel_group(self, "missing")
             bar.update(progress=status["percent"])
             self.query_one("#hoard-ready", Static).update(walk_line(status))
 
