@@ -48,6 +48,7 @@ class Container:
         self.writing = False
         self.logged = False
         self.filling = False  # a fetch is streaming in
+        self.unproven = 0  # bytes before this may be of another version than the one wanted: not for readers
         self.saved = False  # it has a row, or had one
         self.saved_size = 0  # bytes that the row counts
         self._keeper = keeper
@@ -69,8 +70,8 @@ class Container:
         return self.present.total == self.length
 
     def has(self, offset: int, count: int) -> bool:
-        """Are these bytes present, as far as the file goes?"""
-        return self.present.covers(offset, min(offset + count, self.length))
+        """May these bytes be read, as far as the file goes?"""
+        return offset >= self.unproven and self.present.covers(offset, min(offset + count, self.length))
 
     def read(self, offset: int, count: int) -> bytes:
         """Return up to `count` bytes; fewer only at the end. The caller sees to it that they are present."""
@@ -109,7 +110,7 @@ class Container:
             self.length = offset
         self.present.add(start, offset)
         self._account()
-        if any(self.present.covers(begin, min(end, self.length)) for begin, end in self.waited):
+        if any(self.has(begin, end - begin) for begin, end in self.waited):
             self._progress.unpark_all()
 
     def truncate(self, length: int) -> None:
@@ -159,8 +160,20 @@ class Container:
         self.filling = True
         return ContainerSink(self, offset)
 
+    def doubt(self, stop: int) -> None:
+        """Keep what comes before `stop` from readers until `prove` is called, or forget it at the end."""
+        self.unproven = stop
+
+    def prove(self) -> None:
+        """Note that what has come is of the version that was asked for."""
+        if self.unproven:
+            self.unproven = 0
+            self._progress.unpark_all()
+
     def settle(self) -> None:
         """End the fetch, well or not: whoever waits for bytes that did not come stops waiting."""
+        self.present.remove(0, min(self.unproven, self.length))
+        self.unproven = 0
         self.filling = False
         self._reserved = 0
         self._account()

@@ -35,6 +35,8 @@ from realmfs.vice.types import Fid, Order, VersionVector
 log = logging.getLogger(__name__)
 
 PIECE = 4 << 20
+FIRST = 256 << 10
+"""The first piece: readers must not have it before the versions of all servers are known."""
 SOMEBODY_ELSE = 0xFFFFFFFF
 """As PrimaryHost: an address no server has, so the server sends status only. (0 = send the data.)"""
 MAX_LENGTH = 1 << 32
@@ -82,7 +84,7 @@ class Transfer:
                 return attributes
         first_end = end
         if end is not None and not self.fid.is_directory and self._partial():
-            first_end = min(end, offset + PIECE)
+            first_end = min(end, offset + (PIECE if offset else min(FIRST, PIECE)))
         whole = offset == 0 and first_end == self.length
         attributes = await self.core.settle(
             self.fid, lambda: self._first(offset, None if whole else first_end, ask_all), self.patience

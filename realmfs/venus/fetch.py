@@ -2,8 +2,9 @@
 
 One fetch per object, however many wait for it. It runs detached from whoever wanted it, so it survives a
 reader's loss of patience, and the next reader finds it further on. A file's bytes go straight into its
-container; readers wait for the range they want. What has arrived when a fetch breaks is kept, and the next
-fetch goes on from there if the servers still have that version.
+container; readers wait for the range they want, and for the answers of all servers, which tell of what
+version the first piece is. What has arrived when a fetch breaks is kept, and the next fetch goes on from
+there if the servers still have that version.
 
 Status comes along with data. So an object of which nothing is known is fetched at once, in one round; and
 when the answer says that the version is another one than the status we had, status and data change together.
@@ -447,6 +448,7 @@ class Fetcher:
             except VersionChangedError as changed:
                 self._begin_anew(node, uid, content, changed, sample, edition)
                 continue
+            into.prove()
             self._take_in(node, uid, content, answer, sample, edition)
             return
         raise CodaError(Code.EWOULDBLOCK, f"{node.label} changes all the time")

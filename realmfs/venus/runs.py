@@ -10,6 +10,9 @@ from realmfs.venus.core import Core
 from realmfs.venus.node import Node
 from realmfs.venus.ranges import expendable
 
+UNKNOWN = 1 << 62
+"""Where a first piece ends that is not the last."""
+
 
 class Into:
     """Writes into a container; what had come from a void offset on is forgotten.
@@ -18,7 +21,8 @@ class Into:
     meanwhile: then room is made for more than was reserved.
 
     `checked`: what has come is known to be of the version that was asked for. Of a first piece nothing is
-    known before its end, so that one is not kept when it breaks; for later ones servers compare first.
+    known before its end, for it may come from a server that is behind the others. So it is kept from readers
+    until then, and not kept at all when it breaks; for later ones servers compare first.
     """
 
     def __init__(
@@ -38,12 +42,20 @@ class Into:
         if self.run is not None:
             self._content.forget_range(*self.run)
 
+    def prove(self) -> None:
+        """Let readers have what has come."""
+        self._content.prove()
+
     def at(self, offset: int) -> "_Limited | ContainerSink":
         content = self._content
         self.checked = offset > 0
         stop = content.length if self.run is None else self.run[1]
         if offset < stop:
             content.present.remove(offset, stop)
+        if offset:
+            content.prove()
+        else:
+            content.doubt(UNKNOWN if self.run is None else stop)
         sink = content.sink(offset)
         return sink if self._limit is None else _Limited(self, sink)
 
@@ -97,6 +109,7 @@ async def fetch_run(
             into.checked = known
         raise
     into.proven = into.checked = True
+    into.prove()
     return answer
 
 

@@ -238,7 +238,7 @@ def dies_at(world: World, size: int, how: Callable[[str], None]) -> Bytes:
 async def test_the_first_piece_begins_anew_elsewhere(servers: World, known: bool) -> None:
     group = await servers.group()
     await group.get_attr(FILE, ANYUSER)
-    data = random.Random(5).randbytes(300_000)
+    data = random.Random(5).randbytes(200_000)
     servers.put(FILE, vector(3, 3, 3), data)
     into = dies_at(servers, 100_000, servers.net.partition)
     start = trio.current_time()

@@ -173,6 +173,27 @@ async def test_readers_do_not_wait_for_a_fetch_that_ended(
             container.settle()
 
 
+@pytest.mark.parametrize("good", [True, False])
+async def test_readers_get_nothing_that_may_be_of_another_version(
+    world: World, autojump_clock: trio.testing.MockClock, good: bool
+) -> None:
+    with world.cache.containers.create(10) as container:
+        sink = container.sink()
+        container.doubt(6)
+        sink.write(b"doubtful.")
+        assert container.has(6, 3)
+        assert not container.has(5, 3)
+        with trio.move_on_after(60) as waiting:
+            await container.wait(0, 5)
+        assert waiting.cancelled_caught
+        if good:
+            container.prove()
+        container.settle()
+        assert not container.unproven
+        assert await container.wait(0, 5) == good
+        assert container.has(6, 3)
+
+
 async def test_a_logged_store_never_changes(world: World) -> None:
     number = world.created()
     container = await world.write(number, b"first")

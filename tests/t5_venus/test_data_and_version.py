@@ -21,7 +21,7 @@ from realmfs.vice.types import Fid, ObjectType, Status, StoreId, VersionVector
 from tests.t2b_server.test_group_client import HOME
 from tests.t2b_server.test_group_client import world as group_world
 from tests.t5_venus.test_conflicts import ROWS, collide, until_up, write
-from tests.t5_venus.test_group_conflicts import FILE, PATH, S1, equal, look_at_all, settle, split
+from tests.t5_venus.test_group_conflicts import FILE, PATH, S1, S2, S3, equal, look_at_all, settle, split
 from tests.t5_venus.world import ME, REALM, Client, World, refused, until, world
 
 ROOT = f"/{REALM}"
@@ -264,3 +264,26 @@ def test_counters_alone_do_not_name_a_version() -> None:
     assert not file.same_version(ours.with_store_id(StoreId(2, 1)))
     assert directory.same_version(ours.with_store_id(StoreId(2, 1)))  # in one place only, as far as we know
     assert file.same_version(ours.raised([2]))
+
+
+async def test_what_a_server_sends_that_is_behind_is_shown_to_nobody(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows of its bytes, before the end of the first piece, that the others have newer ones."""
+    async with group_world(tmp_path) as made:
+        a, b = await made.client(), await made.client()
+        await b.write(PATH, b"old")
+        await b.drained()
+        await trio.sleep(30)
+        for other in (S1, S2, b.host):
+            made.net.partition(*sorted((S3, other)))
+        b.realms.network_changed()
+        await trio.sleep(60)
+        await b.write(PATH, b"new")
+        await b.drained()
+        node = node_of(a, (await a.look(PATH)).ino)
+        core = a.venus.core.group(node.volume).core
+        core.prefer(next(replica.slot for replica in core.replicas if replica.server.address[0] == S3))
+        opened = await a.venus.open(ME, node.ino, os.O_RDWR)
+        assert await a.venus.read(opened.handle, 0, 9) == b"new"
+        await a.venus.release(opened.handle)
