@@ -288,7 +288,7 @@ def test_a_vanished_request_does_not_put_the_loop_to_sleep(memory_mount: Mount) 
     """Kill callers between the moment their request is readable and the moment it is read."""
     top = memory_mount().directory
     absent = str(top / "absent")
-    code = f"import os\nprint()\nwhile True:\n try: os.stat({absent!r})\n except OSError: pass"
+    code = f"import os\nprint(flush=True)\nwhile True:\n try: os.stat({absent!r})\n except OSError: pass"
     os.setxattr(top, "user.test.doze", b"1")
     for round_ in range(6):
         with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as caller:
